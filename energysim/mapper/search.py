@@ -1,0 +1,340 @@
+"""Exhaustive search over a layer's mapspace (:mod:`energysim.mapper.space`).
+
+All tile sizes of one loop order form a grid. Every count is a sum of products of small vectors
+(:class:`energysim.model.counts.Terms`), so a linear cost of the whole grid is one matrix product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+from energysim.axes import Dim, Shape, Tensor
+from energysim.errors import DoesNotFitError
+from energysim.hardware import Hardware
+from energysim.mapper.dataflows import Dataflow
+from energysim.mapper.space import KERNEL, Template, dram_orders, make_template
+from energysim.mapping import Nest, Rules, nominal_tile
+from energysim.model.capacity import Residency, element_bits
+from energysim.model.counts import GROUPS, Expansion, Key, Terms, expand
+from energysim.model.energy import Tariff, tariff
+from energysim.model.latency import latency
+from energysim.model.sparse import WeightStore
+from energysim.model.tables import Ints
+
+Floats = npt.NDArray[np.float64]
+
+GRID_LIMIT = 2_000_000
+"""Mappings evaluated at once; bounds the memory of a search to some tens of MB."""
+
+TIE = 1e-9
+"""Costs closer than this, relative, count as equal; the first mapping in grid order is taken."""
+
+
+class Objective(StrEnum):
+    """What a search minimises."""
+
+    ENERGY = "energy"
+    """energy of the layer [pJ]"""
+    DRAM = "dram"
+    """bits to and from DRAM"""
+    LATENCY = "latency"
+    """cycles"""
+    EDP = "edp"
+    """energy times delay"""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The best mapping of a layer's mapspace."""
+
+    template: Template
+    nest: Nest
+    trips: tuple[int, ...]
+    mapspace: int
+    """mappings in the mapspace: tile sizes times loop orders that can differ in cost"""
+    feasible: int
+    """of them, those that fit the outermost on-chip memory; all of these are evaluated"""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One layer to be mapped on one machine."""
+
+    hardware: Hardware
+    shape: Shape
+    rules: Rules
+    dataflow: Dataflow
+    store: WeightStore | None
+    residency: Residency
+    objective: Objective
+    static_pj_per_cycle: float = 0.0
+
+    @property
+    def tensors(self) -> frozenset[Tensor]:
+        """The tensors of the layer."""
+        absent = {Tensor.WEIGHT} if self.store is None else set()
+        return frozenset(Tensor) - absent
+
+
+def search(problem: Problem) -> Found:
+    """Evaluate every mapping of the mapspace and return the best.
+
+    Parameters
+    ----------
+    problem : Problem
+
+    Returns
+    -------
+    Found
+
+    Raises
+    ------
+    DoesNotFitError
+        If not even the smallest tile fits; names the level and the bytes missing.
+    """
+    shape = problem.shape
+    template = make_template(problem.hardware, shape, problem.dataflow, problem.tensors)
+    dims = tuple(dim for dim in Dim if shape[dim] > 1 and dim not in KERNEL)
+    orders = dram_orders(dims)
+    fits, smallest_missing = _fits(problem, template, orders[0])
+    feasible = int(np.count_nonzero(fits))
+    if not feasible:
+        name = problem.hardware.levels[1].name
+        raise DoesNotFitError(
+            f"no tile fits level {name}: {-(-smallest_missing // 8)} bytes are missing for the "
+            f"smallest one"
+        )
+    best, lows = np.inf, []
+    for order in orders:
+        low = min((float(costs.min()) for _, costs in _costs(problem, template, order, fits)))
+        lows.append(low)
+        best = min(best, low)
+    limit = best * (1 + TIE)
+    chosen = next(order for order, low in zip(orders, lows, strict=True) if low <= limit)
+    nest = template.nest(chosen)
+    flat = next(
+        start + int(np.flatnonzero(costs <= limit)[0])
+        for start, costs in _costs(problem, template, chosen, fits)
+        if float(costs.min()) <= limit
+    )
+    choices = _choices(template, nest)
+    index = np.unravel_index(flat, [rows.shape[0] for rows in choices])
+    trips = _trips(nest, choices, [int(i) for i in index])
+    return Found(template, nest, trips, fits.size * len(orders), feasible * len(orders))
+
+
+def _trips(nest: Nest, choices: list[Ints], index: list[int]) -> tuple[int, ...]:
+    taken = [0] * len(GROUPS)
+    trips = []
+    for loop in nest.loops:
+        group = next(i for i, dims in enumerate(GROUPS) if loop.dim in dims)
+        trips.append(int(choices[group][index[group], taken[group]]))
+        taken[group] += 1
+    return tuple(trips)
+
+
+# A network repeats shapes, and a sparse network and its dense base share all of them.
+
+
+
+@lru_cache(maxsize=512)
+def _choices(template: Template, nest: Nest) -> list[Ints]:
+    return template.choices(nest)
+
+
+@lru_cache(maxsize=2048)
+def _expansion(template: Template, order: tuple[Dim, ...], rules: Rules) -> Expansion:
+    nest = template.nest(order)
+    return expand(template.shape, nest, _choices(template, nest), rules)
+
+
+# -- grids -------------------------------------------------------------------------------------------
+
+
+def _outer(factors: Iterable[npt.NDArray[np.generic]]) -> Floats:
+    """Row-wise outer product, ``(T, U_1), (T, U_2), ... -> (T, U_1 * U_2 * ...)``."""
+    product: Floats | None = None
+    for factor in factors:
+        each = factor.astype(np.float64)
+        if product is None:
+            product = each
+        else:
+            product = (product[:, :, None] * each[:, None, :]).reshape(each.shape[0], -1)
+    assert product is not None
+    return product
+
+
+class _Slab:
+    """A run of rows of the grid; values come as ``(rows, columns)`` arrays.
+
+    Rows run over the choices of (N, G, K, C), columns over those of the two windows.
+    """
+
+    def __init__(self, rows: slice) -> None:
+        self.rows = rows
+
+    def value(self, terms: Terms) -> Floats:
+        if not terms.factors[0].shape[0]:
+            sizes = [factor.shape[1] for factor in terms.factors]
+            columns = sizes[4] * sizes[5]
+            return np.zeros((len(range(*self.rows.indices(int(np.prod(sizes[:4]))))), columns))
+        left = _outer(terms.factors[:4])[:, self.rows]
+        return np.asarray(left.T @ _outer(terms.factors[4:]), dtype=np.float64)
+
+
+def _linear(expansion: Expansion, prices: Iterable[tuple[Key, float]]) -> Terms:
+    """``sum of price * count`` as one sum of products (the first factor becomes float)."""
+    scaled = [
+        (expansion.values[key].factors, price)
+        for key, price in prices
+        if price and key in expansion.values and expansion.values[key].factors[0].shape[0]
+    ]
+    if not scaled:
+        empty = tuple(np.zeros((0, factor.shape[1])) for factor in expansion.steps.factors)
+        return Terms(empty)  # type: ignore[arg-type]
+    first = np.concatenate([factors[0] * price for factors, price in scaled])
+    rest = (np.concatenate([factors[g] for factors, _ in scaled]) for g in range(1, len(GROUPS)))
+    return Terms((first, *rest))
+
+
+def _slabs(shape: tuple[int, ...]) -> Iterator[slice]:
+    rows, columns = int(np.prod(shape[:4])), int(np.prod(shape[4:]))
+    step = max(1, GRID_LIMIT // columns)
+    for start in range(0, rows, step):
+        yield slice(start, min(start + step, rows))
+
+
+def _costs(
+    problem: Problem, template: Template, order: tuple[Dim, ...], fits: npt.NDArray[np.bool_]
+) -> Iterator[tuple[int, Floats]]:
+    """Cost of every mapping of one order, infinite where it does not fit: (offset, flat costs)."""
+    nest = template.nest(order)
+    expansion = _expansion(template, order, problem.rules)
+    prices = tariff(problem.hardware, nest, problem.store, problem.residency.tensors)
+    sizes = tuple(factor.shape[1] for factor in expansion.steps.factors)
+    columns = sizes[4] * sizes[5]
+    for rows in _slabs(sizes):
+        costs = _grid_cost(problem, nest, expansion, prices, _Slab(rows))
+        costs = np.where(fits.reshape(-1, columns)[rows], costs, np.inf)
+        yield rows.start * columns, costs.reshape(-1)
+
+
+def _grid_cost(
+    problem: Problem, nest: Nest, expansion: Expansion, prices: Tariff, slab: _Slab
+) -> Floats:
+    if problem.objective is Objective.DRAM:
+        level_0 = ((key, bits) for key, bits in prices.bits.items() if key[0] == 0)
+        return slab.value(_linear(expansion, level_0))
+    timed = problem.objective is not Objective.ENERGY or problem.static_pj_per_cycle
+    cycles: Floats | float = 0.0
+    if timed:
+        cycles = latency(
+            problem.hardware,
+            nest,
+            prices,
+            steps=slab.value(expansion.steps),
+            value=_reader(expansion, slab),
+            used=[slab.value(terms) for terms in expansion.used],
+            vector=problem.store is None,
+        ).total
+        if problem.objective is Objective.LATENCY:
+            return np.asarray(cycles)
+    energy = slab.value(_linear(expansion, prices.element_pj().items())) + prices.once_pj()
+    energy = energy + problem.static_pj_per_cycle * cycles
+    return energy * cycles if problem.objective is Objective.EDP else energy
+
+
+def _reader(expansion: Expansion, slab: _Slab) -> Callable[[Key], Floats | None]:
+    def value(key: Key) -> Floats | None:
+        return slab.value(expansion.values[key]) if key in expansion.values else None
+
+    return value
+
+
+# -- what fits the outermost on-chip memory ------------------------------------------------------------
+
+
+def _fits(
+    problem: Problem, template: Template, order: tuple[Dim, ...]
+) -> tuple[npt.NDArray[np.bool_], int]:
+    """Which grid points fit level 1 (flat), and what the best of them misses if none does [bit]."""
+    nest = template.nest(order)
+    expansion = _expansion(template, order, problem.rules)
+    sizes = tuple(factor.shape[1] for factor in expansion.steps.factors)
+    flat, columns = int(np.prod(sizes)), sizes[4] * sizes[5]
+    memory = problem.hardware.levels[1]
+    capacity = memory.capacity_bits()
+    fits = np.ones((flat // columns, columns), dtype=np.bool_)
+    least = 0
+    if capacity is None:
+        return fits.reshape(-1), least
+    least = 2**62
+    for rows in _slabs(sizes):
+        slab = _Slab(rows)
+        needed = {
+            tensor: _needed_bits(problem, nest, template, expansion, tensor, slab)
+            for tensor in Tensor
+            if nest.cuts[1][tensor] is not None
+        }
+        if isinstance(capacity, dict):
+            missing = np.max([bits - capacity[tensor] for tensor, bits in needed.items()], axis=0)
+        else:
+            missing = sum(needed.values()) - (capacity - problem.residency.reserved_bits)
+        fits[rows] = missing <= 0
+        least = min(least, int(np.min(missing)))
+    return fits.reshape(-1), least
+
+
+def _needed_bits(
+    problem: Problem,
+    nest: Nest,
+    template: Template,
+    expansion: Expansion,
+    tensor: Tensor,
+    slab: _Slab,
+) -> Floats:
+    """Room that a tensor takes at level 1 on the grid, as :func:`..capacity.occupancy` counts it."""
+    hardware, shape, memory = problem.hardware, problem.shape, problem.hardware.levels[1]
+    width: Floats | int = element_bits(hardware, tensor, final=True)
+    if tensor is Tensor.OUTPUT:
+        final = slab.value(expansion.values[1, tensor, "final"])
+        partial = element_bits(hardware, tensor, final=False)
+        width = partial + (width - partial) * final
+    tile = slab.value(expansion.values[1, tensor, "tile"])
+    if tensor in problem.residency.tensors and nest.holders(tensor)[1] == 1:
+        whole = 0 if tensor is Tensor.WEIGHT else shape.elements(tensor)
+        return whole * width + 0 * tile
+    constant = slab.value(expansion.values[1, tensor, "constant"])
+    copies = 2 - constant if memory.double_buffered else 1
+    if tensor is Tensor.WEIGHT and memory.compressed and problem.store is not None:
+        packed = _packed_tiles(problem.store, shape, _choices(template, nest), nest)
+        return packed[slab.rows, None] * copies
+    return tile * width * copies
+
+
+def _packed_tiles(store: WeightStore, shape: Shape, choices: list[Ints], nest: Nest) -> Floats:
+    """Room of the compressed weight tile at level 1 for every row of the grid [bit]."""
+    sizes = [rows.shape[0] for rows in choices[:4]]
+    packed = np.empty(sizes, dtype=np.float64)
+    tiles: list[list[int]] = []
+    for group in range(1, 4):
+        dim = GROUPS[group][0]
+        extents = []
+        for row in range(sizes[group]):
+            index = [0] * len(GROUPS)
+            index[group] = row
+            tile = nominal_tile(shape, nest, _trips(nest, choices, index), 1, Tensor.WEIGHT)
+            extents.append(tile[dim])
+        tiles.append(extents)
+    kernel = shape[Dim.R] * shape[Dim.S]
+    for k, filters in enumerate(tiles[1]):
+        for c, channels in enumerate(tiles[2]):
+            bits = store.tile_bits(shape, filters, channels, kernel)
+            packed[:, :, k, c] = np.array(tiles[0]) * bits
+    return packed.reshape(-1)

@@ -1,0 +1,171 @@
+"""A mapping seen whole: one sequence of loops, and a cut in it for every (level, tensor)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from energysim.axes import Dim, Shape, Tensor
+
+DimWord = Literal["N", "G", "K", "C", "P", "Q", "R", "S"]
+TensorWord = Literal["weight", "input", "output"]
+TripCount = Annotated[int, Field(ge=1, le=2**24)]
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """One loop of the nest; its trip count is kept apart so that many mappings share a nest."""
+
+    dim: Dim
+    axis: int | None = None
+    """index of the array axis of a spatial loop, None for a temporal loop"""
+
+
+@dataclass(frozen=True, slots=True)
+class Nest:
+    """The structure that a batch of mappings shares: loops, who holds what, and the cuts.
+
+    A loop over a dim of extent E with trip count n makes pieces of ceil(E / n); the last one may be
+    smaller. Nested loops over the same dim cut the *nominal* piece of the outer one, so sizes are
+    the same in every iteration and a last piece may need fewer iterations. A step in which no
+    instance has work is not taken.
+
+    Parameters
+    ----------
+    loops : tuple of Loop
+        Outermost first.
+    cuts : tuple of tuple of (int or None)
+        ``cuts[level][tensor]``: how many of ``loops`` (counting spatial ones) stand before the cut,
+        None where the level does not hold the tensor. Temporal loops before the cut are outside the
+        tile, those behind it inside.
+    axes : tuple of frozenset of int
+        ``axes[level]``: array axes along which the level has instances of its own; spatial loops on
+        them are outside the cut, the others inside, wherever they stand.
+    """
+
+    loops: tuple[Loop, ...]
+    cuts: tuple[tuple[int | None, int | None, int | None], ...]
+    axes: tuple[frozenset[int], ...]
+
+    @property
+    def levels(self) -> int:
+        """Number of memory levels (the MACs are not one of them)."""
+        return len(self.cuts)
+
+    def holders(self, tensor: Tensor) -> tuple[int, ...]:
+        """Levels that hold the tensor, outermost first."""
+        return tuple(level for level, cut in enumerate(self.cuts) if cut[tensor] is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """How data moves between the levels of one machine."""
+
+    multicast: bool = True
+    """one read of a level serves every instance below it that needs the element in that step"""
+    reduce: bool = True
+    """partial sums that leave several instances in one step are added on the way"""
+    refetch: frozenset[int] = frozenset()
+    """levels that reload the whole ``input`` tile when it changes (``halo: refetch``)"""
+    count_padding: bool = False
+    """padding is moved like data (``padding: count``)"""
+    latch: frozenset[Tensor] = frozenset()
+    """operands that the MAC keeps while they stay the same"""
+
+
+class LevelLoops(BaseModel):
+    """The loops that stand between the tiles of one level and those of the next inner one."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    level: str
+    """name of the level"""
+    temporal: tuple[tuple[DimWord, TripCount], ...] = ()
+    """(dim, trip count), outermost first"""
+    spatial: tuple[tuple[DimWord, TripCount, str], ...] = ()
+    """(dim, trip count, array axis), behind the temporal loops: the fan-out to the next level"""
+    cuts: dict[TensorWord, Annotated[int, Field(ge=0, le=64)]] = Field(default_factory=dict)
+    """uneven mapping: the tile of a tensor sits this many temporal loops further in"""
+
+
+class MappingFile(BaseModel):
+    """Mappings by layer name, as ``run --mapping`` reads them and ``run -o x.json`` writes them."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    note: str = ""
+    """anything worth saying"""
+    layers: Annotated[dict[str, tuple[LevelLoops, ...]], Field(min_length=1)]
+    """levels outermost first; a level without loops may be left out. Layers that are not named are
+    mapped by the search"""
+
+
+Segment = tuple[tuple[Dim, ...], tuple[tuple[Dim, int], ...]]
+"""Of one level: dims of its temporal loops, and (dim, axis) of its spatial loops."""
+
+
+def build_nest(
+    axes: Sequence[frozenset[int]],
+    holds: Sequence[frozenset[Tensor]],
+    segments: Sequence[Segment],
+    shifts: Sequence[Mapping[Tensor, int]] | None = None,
+) -> Nest:
+    """Put the loops of all levels in a row and cut them in front of each level's own.
+
+    Parameters
+    ----------
+    axes, holds : sequence, one entry a level
+        Array axes with instances of their own, and tensors held.
+    segments : sequence of Segment, one a level
+    shifts : sequence of mapping, optional
+        Temporal loops by which a tensor's cut stands further in.
+
+    Returns
+    -------
+    Nest
+    """
+    loops: list[Loop] = []
+    starts = []
+    for temporal, spatial in segments:
+        starts.append(len(loops))
+        loops += [Loop(dim) for dim in temporal]
+        loops += [Loop(dim, axis) for dim, axis in spatial]
+    cuts = []
+    for level, start in enumerate(starts):
+        row: list[int | None] = []
+        for tensor in Tensor:
+            shift = shifts[level].get(tensor, 0) if shifts else 0
+            row.append(_behind(loops, start, shift) if tensor in holds[level] else None)
+        cuts.append((row[0], row[1], row[2]))
+    return Nest(tuple(loops), tuple(cuts), tuple(axes))
+
+
+def _behind(loops: Sequence[Loop], start: int, shift: int) -> int:
+    """Position behind the ``shift``-th temporal loop from ``start`` on."""
+    position = start
+    while shift and position < len(loops):
+        shift -= loops[position].axis is None
+        position += 1
+    return position
+
+
+def nominal_tile(shape: Shape, nest: Nest, trips: Sequence[int], level: int, tensor: Tensor) -> list[int]:
+    """Extents of the full tile of a tensor at a level, in the order of :class:`Dim`."""
+    cut = nest.cuts[level][tensor]
+    size = list(shape.dims)
+    for position, (loop, trip) in enumerate(zip(nest.loops, trips, strict=True)):
+        outside = position < (cut or 0) if loop.axis is None else loop.axis in nest.axes[level]
+        if outside:
+            size[loop.dim] = -(-size[loop.dim] // trip)
+    return size
+
+
+def uncovered(shape: Shape, nest: Nest, trips: Sequence[int]) -> dict[Dim, int]:
+    """Dims whose loops do not reach single elements, and the size of the pieces that are left."""
+    size = list(shape.dims)
+    for loop, trip in zip(nest.loops, trips, strict=True):
+        size[loop.dim] = -(-size[loop.dim] // trip)
+    return {dim: size[dim] for dim in Dim if size[dim] > 1}

@@ -1,0 +1,486 @@
+"""The counting rule in closed form: exact element counts for a whole batch of mappings.
+
+Every count is a short *sum of products*: one factor for each of six groups of dims (N, G, K, C,
+(P, R), (Q, S)), each a small vector over that group's choices of trip counts (:class:`Terms`). With
+U the elements needed and M those of them that are there already, summed over the transitions of
+temporal loop j along each axis, a boundary moves
+
+    product over axes of U(all steps)  -  sum over j of product over axes of M_j
+
+elements, because the steps of a nest are the product of its axes' steps (README, "How it counts").
+A batch of mappings gathers the factors; a grid of tile choices multiplies them out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from energysim.axes import REDUCTION, RELEVANT, Dim, Shape, Tensor
+from energysim.mapping import Nest, Rules
+from energysim.model.tables import Axis, AxisTable, Ints, Role, axis_table
+
+GROUPS: tuple[tuple[Dim, ...], ...] = (
+    (Dim.N,),
+    (Dim.G,),
+    (Dim.K,),
+    (Dim.C,),
+    (Dim.P, Dim.R),
+    (Dim.Q, Dim.S),
+)
+"""Dims whose loops must be seen together: a window is driven by an output dim and a kernel dim."""
+
+GROUP_OF: dict[Dim, int] = {dim: i for i, group in enumerate(GROUPS) for dim in group}
+
+Key = tuple[int, Tensor, str]
+"""(level, tensor, name of the count)"""
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """A sum of products: ``sum over t of product over groups g of factors[g][t, choice_g]``."""
+
+    factors: tuple[Ints, ...]
+    """one array ``(T, U_g)`` for each of :data:`GROUPS`"""
+
+    def __add__(self, other: Terms) -> Terms:
+        pairs = zip(self.factors, other.factors, strict=True)
+        return Terms(tuple(np.concatenate(pair) for pair in pairs))
+
+    def __neg__(self) -> Terms:
+        return Terms((-self.factors[0], *self.factors[1:]))
+
+    def __sub__(self, other: Terms) -> Terms:
+        return self + -other
+
+    def __mul__(self, other: Terms) -> Terms:
+        return Terms(
+            tuple(
+                (a[:, None] * b[None]).reshape(-1, a.shape[-1])
+                for a, b in zip(self.factors, other.factors, strict=True)
+            )
+        )
+
+    def at(self, index: Ints) -> Ints:
+        """Value for each mapping of a batch.
+
+        Parameters
+        ----------
+        index : int array, shape (B, 6)
+            Choice of each group.
+
+        Returns
+        -------
+        int array, shape (B,)
+        """
+        total = np.zeros(index.shape[0], dtype=np.int64)
+        for term in zip(*self.factors, strict=True):
+            product: Ints | int = 1
+            for group, factor in enumerate(term):
+                product = product * (factor[0] if factor.size == 1 else factor[index[:, group]])
+            total += product
+        return total
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Exact counts of a batch of mappings."""
+
+    steps: Ints
+    """array steps that have work, shape (B,)"""
+    values: Mapping[Key, Ints]
+    """element counts ``(level, tensor, name) -> (B,)``; names: fill, read, update, drain,
+    update_complete and drain_complete (of update and drain: elements that are final outputs), hop
+    (elements handed over between the level and the next inner holder where instances fan out),
+    tile (largest tile of one instance), first and last (what all tiles hold at the first and last
+    step), folds (tiles one after the other), constant (1 where there is but one of them), final
+    (1 where all outputs that reach the level are complete)"""
+    used: tuple[Ints, ...]
+    """instances with work along each array axis, shape (B,) each"""
+
+    def __call__(self, level: int, tensor: Tensor, name: str) -> Ints:
+        """One count, zeros where nothing of the kind happens."""
+        return self.values.get((level, tensor, name), np.zeros_like(self.steps))
+
+
+@dataclass(frozen=True, slots=True)
+class Expansion:
+    """All counts of a nest as :class:`Terms` over the choices of each group."""
+
+    steps: Terms
+    values: Mapping[Key, Terms]
+    """names as in :class:`Counts`"""
+    used: tuple[Terms, ...]
+
+    def at(self, index: Ints) -> Counts:
+        """Counts of a batch, ``index`` as in :meth:`Terms.at`."""
+        return Counts(
+            self.steps.at(index),
+            {key: terms.at(index) for key, terms in self.values.items()},
+            tuple(terms.at(index) for terms in self.used),
+        )
+
+
+def count(shape: Shape, nest: Nest, trips: Ints, rules: Rules | None = None) -> Counts:
+    """Count every access of every tensor at every level, for a batch of mappings.
+
+    Parameters
+    ----------
+    shape : Shape
+    nest : Nest
+        Loops and cuts that the batch shares.
+    trips : int array, shape (B, loops)
+        Trip count of every loop of every mapping.
+    rules : Rules, optional
+
+    Returns
+    -------
+    Counts
+
+    Raises
+    ------
+    ValueError
+        If the nest cuts a dim in a way that leaves a tile in several pieces.
+
+    Examples
+    --------
+    A 1D convolution of 16 outputs and 3 taps in 4 tiles; 18 inputs are fetched, halos kept.
+
+    >>> from energysim.mapping import Loop
+    >>> shape = Shape((1, 1, 1, 1, 16, 1, 3, 1), size=(18, 1))
+    >>> loops = (Loop(Dim.P), Loop(Dim.P), Loop(Dim.R))
+    >>> nest = Nest(loops, cuts=((0, 0, 0), (1, 1, 1)), axes=(frozenset(), frozenset()))
+    >>> int(count(shape, nest, np.array([[4, 4, 3]]))(0, Tensor.INPUT, "read")[0])
+    18
+    """
+    trips = np.asarray(trips, dtype=np.int64)
+    choices, index = [], np.empty((trips.shape[0], len(GROUPS)), dtype=np.int64)
+    for group, _ in enumerate(GROUPS):
+        own = own_loops(nest, group)
+        rows, inverse = np.unique(trips[:, own], axis=0, return_inverse=True)
+        choices.append(rows)
+        index[:, group] = inverse.reshape(-1)
+    return expand(shape, nest, choices, rules).at(index)
+
+
+def own_loops(nest: Nest, group: int) -> list[int]:
+    """Positions of the loops over the dims of one group."""
+    return [i for i, loop in enumerate(nest.loops) if GROUP_OF[loop.dim] == group]
+
+
+def expand(
+    shape: Shape, nest: Nest, choices: Sequence[Ints], rules: Rules | None = None
+) -> Expansion:
+    """Tabulate a nest for all choices of each group.
+
+    Parameters
+    ----------
+    shape : Shape
+    nest : Nest
+    choices : sequence of 6 int arrays, shapes (U_g, loops of the group)
+        Trip counts of the group's loops, in nest order.
+    rules : Rules, optional
+
+    Returns
+    -------
+    Expansion
+    """
+    rules = rules or Rules()
+    values: dict[Key, Terms] = {}
+    for tensor in Tensor:
+        holders = nest.holders(tensor)
+        for i, outer in enumerate(holders):
+            inner = holders[i + 1] if i + 1 < len(holders) else None
+            boundary = _Boundary(shape, nest, choices, rules, tensor, outer, inner)
+            values.update(boundary.counts())
+    return Expansion(_steps(shape, nest, choices), values, _used(shape, nest, choices))
+
+
+def _used(shape: Shape, nest: Nest, choices: Sequence[Ints]) -> tuple[Terms, ...]:
+    """Instances with work along each array axis: trip counts without pieces that stay empty."""
+    axes = {loop.axis for loop in nest.loops if loop.axis is not None}.union(*nest.axes)
+    factors = {
+        axis: [np.ones((1, rows.shape[0]), dtype=np.int64) for rows in choices] for axis in axes
+    }
+    for group, dims in enumerate(GROUPS):
+        size = {dim: np.full(choices[group].shape[0], shape[dim]) for dim in dims}
+        for column, position in enumerate(own_loops(nest, group)):
+            loop = nest.loops[position]
+            piece = -(-size[loop.dim] // choices[group][:, column])
+            if loop.axis is not None:
+                factors[loop.axis][group] = factors[loop.axis][group] * -(-size[loop.dim] // piece)
+            size[loop.dim] = piece
+    return tuple(Terms(tuple(factors[axis])) for axis in sorted(axes))
+
+
+def _steps(shape: Shape, nest: Nest, choices: Sequence[Ints]) -> Terms:
+    factors = []
+    for group, dims in enumerate(GROUPS):
+        own = own_loops(nest, group)
+        product = np.ones(choices[group].shape[0], dtype=np.int64)
+        for dim in dims:
+            columns = [i for i, loop in enumerate(own) if nest.loops[loop].dim is dim]
+            roles = [
+                Role.TEMPORAL if nest.loops[own[i]].axis is None else Role.FANOUT for i in columns
+            ]
+            axis = Axis((shape[dim],), used=False)
+            table = axis_table(axis, [0] * len(columns), roles, choices[group][:, columns])
+            product = product * table.steps
+        factors.append(product[None])
+    return Terms(tuple(factors))
+
+
+@dataclass(frozen=True, slots=True)
+class _AxisInNest:
+    group: int
+    dims: tuple[Dim, ...]
+    table: AxisTable
+    temporal: tuple[int, ...]
+    """positions in the nest of the axis's temporal loops outside the cut"""
+
+    def code(self, position: int) -> int:
+        """Code of the transitions of the temporal loop at ``position`` (see :mod:`.tables`)."""
+        before = sum(own < position for own in self.temporal)
+        return 2 * before + (position in self.temporal)
+
+
+class _Boundary:
+    """What moves between a holder p of a tensor and the next inner holder c (None: the MACs)."""
+
+    def __init__(
+        self,
+        shape: Shape,
+        nest: Nest,
+        choices: Sequence[Ints],
+        rules: Rules,
+        tensor: Tensor,
+        outer: int,
+        inner: int | None,
+    ) -> None:
+        self.rules, self.tensor, self.outer, self.inner = rules, tensor, outer, inner
+        every_axis = frozenset().union(*nest.axes, (x.axis for x in nest.loops if x.axis is not None))
+        cut = len(nest.loops) if inner is None else nest.cuts[inner][tensor]
+        assert cut is not None  # holders() lists only levels with a cut
+        inner_axes = every_axis if inner is None else nest.axes[inner]
+        self.fans_out = inner_axes != nest.axes[outer]
+        self.keeps = inner is not None or tensor in rules.latch
+        roles: dict[int, Role] = {}
+        for position, loop in enumerate(nest.loops):
+            if loop.axis is None and position < cut:
+                roles[position] = Role.TEMPORAL
+            elif loop.axis is not None and loop.axis in inner_axes:
+                outermost = loop.axis in nest.axes[outer]
+                roles[position] = Role.OUTER if outermost else Role.FANOUT
+        _check_contiguous(nest, roles)
+        self.temporal = [i for i, role in roles.items() if role is Role.TEMPORAL]
+        whole = tensor is Tensor.INPUT and inner in rules.refetch
+        self.axes = [
+            _place(nest, choices, roles, dims, axis, keeps=self.keeps, whole=whole)
+            for dims, axis in _tile_axes(shape, tensor, rules)
+        ]
+        self.sizes = [rows.shape[0] for rows in choices]
+        self.extents = shape
+
+    # -- sums of products ------------------------------------------------------------------------
+
+    def _product(self, factor_of: Iterable[tuple[int, Ints]]) -> tuple[Ints, ...]:
+        factors = [np.ones((1, size), dtype=np.int64) for size in self.sizes]
+        for group, factor in factor_of:
+            factors[group] = factors[group] * factor
+        return tuple(factors)
+
+    def _total(self, name: str, last: str | None = None, single: str | None = None) -> Terms:
+        """Product over axes; on the reduction axes ``last``, where only one instance sums."""
+        return Terms(self._product(self._pick(axis, name, last, single) for axis in self.axes))
+
+    def _pick(
+        self, axis: _AxisInNest, name: str, last: str | None, single: str | None, code: int | None = None
+    ) -> tuple[int, Ints]:
+        reduces = last is not None and axis.dims[0] in REDUCTION
+        factor: Ints = getattr(axis.table, last if reduces and last is not None else name)
+        if code is not None:
+            factor = factor[code]
+        if reduces and single is not None:
+            factor = factor * (getattr(axis.table, single) == 1)
+        return axis.group, factor[None]
+
+    def _held(self, name: str, last: str | None = None, single: str | None = None) -> Terms:
+        """Sum over temporal loops j of the product over axes of what need not move."""
+        rows = []
+        for position in self.temporal if self.keeps else ():
+            term = self._product(
+                self._pick(axis, name, last, single, axis.code(position)) for axis in self.axes
+            )
+            if all(factor.any() for factor in term):
+                rows.append(term)
+        if not rows:
+            return self._none()
+        return Terms(tuple(np.concatenate(column) for column in zip(*rows, strict=True)))
+
+    def _none(self) -> Terms:
+        return Terms(tuple(np.zeros((0, size), dtype=np.int64) for size in self.sizes))
+
+    def _moved(self, name: str, held: str) -> Terms:
+        return self._total(name) - self._held(held)
+
+    # -- counts ----------------------------------------------------------------------------------
+
+    def counts(self) -> dict[Key, Terms]:
+        if self.tensor is Tensor.OUTPUT:
+            named = self._output_counts()
+        else:
+            named = self._operand_counts()
+        return {(level, self.tensor, name): terms for (level, name), terms in named.items()}
+
+    def _operand_counts(self) -> dict[tuple[int, str], Terms]:
+        each = self._moved("each", "held_each")
+        together = self._moved("union", "held_in") if self.rules.multicast else each
+        named = {(self.outer, "read"): together}
+        if self.fans_out:
+            named[self.outer, "hop"] = each
+        if self.inner is not None:
+            named |= {
+                (self.inner, "fill"): each,
+                (self.inner, "tile"): self._total("peak"),
+                (self.inner, "first"): self._total("first"),
+            } | self._tile_properties(self.inner)
+        return named
+
+    def _output_counts(self) -> dict[tuple[int, str], Terms]:
+        each = self._moved("each", "held_each")
+        merged = self._moved("union", "held_out")
+        back = self._moved("union", "held_in") - self._first_visits()
+        read, update = back, merged
+        if not self.rules.reduce:
+            # every arrival after the first of the same element in a step is read, added, written
+            read, update = back + each - merged, each
+        named = {
+            (self.outer, "read"): read,
+            (self.outer, "update"): update,
+            (self.outer, "final"): self._final(),
+        }
+        if self.fans_out:
+            named[self.outer, "hop"] = back + each
+        if self.inner is not None:
+            complete = ("each_last", "held_each_last")
+            done = self._complete("each", "held_each", complete, "spread")
+            arrived = done
+            if self.rules.reduce:
+                complete = ("union_last", "held_out_last")
+                arrived = self._complete("union", "held_out", complete, "spread_outer")
+            named |= {
+                (self.inner, "fill"): back,
+                (self.inner, "drain"): each,
+                (self.inner, "drain_complete"): done,
+                (self.outer, "update_complete"): arrived,
+                (self.inner, "tile"): self._total("peak"),
+                (self.inner, "last"): self._total("last"),
+            } | self._tile_properties(self.inner)
+        return named
+
+    def _complete(self, name: str, held: str, last: tuple[str, str], single: str) -> Terms:
+        return self._total(name, last[0], single) - self._held(held, last[1], single)
+
+    def _first_visits(self) -> Terms:
+        """Elements that an instance of p ever sees, summed over its instances."""
+        return Terms(
+            self._product(
+                (axis.group, axis.table.spread_outer[None])
+                if axis.dims[0] in REDUCTION
+                else (axis.group, np.full((1, self.sizes[axis.group]), self.extents[axis.dims[0]]))
+                for axis in self.axes
+            )
+        )
+
+    # -- properties of the tile of c ---------------------------------------------------------------
+
+    def _tile_properties(self, inner: int) -> dict[tuple[int, str], Terms]:
+        relevant = RELEVANT[self.tensor]
+        tiles = [axis for axis in self.axes if relevant & set(axis.dims)]
+        constant = ((axis.group, (axis.table.steps == 1).astype(np.int64)[None]) for axis in tiles)
+        folds = ((axis.group, axis.table.steps[None]) for axis in self.axes)
+        return {
+            (inner, "constant"): Terms(self._product(constant)),
+            (inner, "folds"): Terms(self._product(folds)),
+        }
+
+    def _final(self) -> Terms:
+        """1 where all that p gets from below is complete; the MAC hands over partial sums."""
+        if self.inner is None:
+            return Terms(self._product([(0, np.zeros((1, self.sizes[0]), dtype=np.int64))]))
+        spread = "spread_outer" if self.rules.reduce else "spread"
+        return Terms(
+            self._product(
+                (
+                    axis.group,
+                    ((axis.table.steps == 1) & (getattr(axis.table, spread) == 1))
+                    .astype(np.int64)[None],
+                )
+                for axis in self.axes
+                if axis.dims[0] in REDUCTION
+            )
+        )  # fmt: skip
+
+
+def _tile_axes(
+    shape: Shape, tensor: Tensor, rules: Rules
+) -> list[tuple[tuple[Dim, ...], Axis]]:
+    axes: list[tuple[tuple[Dim, ...], Axis]] = []
+    windows = {Dim.P: Dim.R, Dim.Q: Dim.S} if tensor is Tensor.INPUT else {}
+    for dim in Dim:
+        if dim in windows:
+            tap, along = windows[dim], 0 if dim is Dim.P else 1
+            axis = Axis(
+                (shape[dim], shape[tap]),
+                stride=shape.stride[along],
+                dilation=shape.dilation[along],
+                pad=shape.pad[along],
+                size=None if rules.count_padding else shape.size[along],
+            )
+            axes.append(((dim, tap), axis))
+        elif dim not in windows.values():
+            axes.append(((dim,), Axis((shape[dim],), used=dim in RELEVANT[tensor])))
+    return axes
+
+
+def _place(
+    nest: Nest,
+    choices: Sequence[Ints],
+    roles: Mapping[int, Role],
+    dims: tuple[Dim, ...],
+    axis: Axis,
+    *,
+    keeps: bool,
+    whole: bool,
+) -> _AxisInNest:
+    group = GROUP_OF[dims[0]]
+    own = own_loops(nest, group)
+    columns = [i for i, position in enumerate(own) if position in roles and nest.loops[position].dim in dims]
+    positions = [own[i] for i in columns]
+    table = axis_table(
+        axis,
+        [dims.index(nest.loops[position].dim) for position in positions],
+        [roles[position] for position in positions],
+        choices[group][:, columns],
+        keeps=keeps,
+        whole_tiles=whole,
+    )
+    temporal = tuple(position for position in positions if roles[position] is Role.TEMPORAL)
+    return _AxisInNest(group, dims, table, temporal)
+
+
+def _check_contiguous(nest: Nest, outside: Mapping[int, Role]) -> None:
+    """A tile is one piece of each dim only if a dim's outside loops all stand before its inside ones."""
+    inside: set[Dim] = set()
+    for position, loop in enumerate(nest.loops):
+        if position not in outside:
+            inside.add(loop.dim)
+        elif loop.dim in inside:
+            raise ValueError(
+                f"loop {position} over {loop.dim.name} is outside a cut but stands inside another "
+                f"loop over {loop.dim.name} that is inside the cut"
+            )
+
+

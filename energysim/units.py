@@ -1,0 +1,132 @@
+"""The glossary of output columns, and the few conversions between units."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import isfinite
+
+BITS_PER_BYTE = 8
+BITS_PER_KIB = 1024 * BITS_PER_BYTE
+"""1 KiB = 1024 bytes; MB, where it appears, is 10^6 bytes."""
+
+PJ_PER_MJ = 1e9
+"""picojoules in a millijoule"""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """What one column of an output table means."""
+
+    label: str
+    """heading and plot label, without the unit"""
+    unit: str
+    """unit of the values; empty for words, counts and ratios"""
+    meaning: str
+    """one sentence"""
+
+    @property
+    def heading(self) -> str:
+        """Label with its unit in square brackets."""
+        return f"{self.label} [{self.unit}]" if self.unit else self.label
+
+
+COLUMNS: dict[str, Column] = {
+    "network": Column("network", "", "name of the network"),
+    "hardware": Column("hardware", "", "name of the accelerator"),
+    "dataflow": Column("dataflow", "", "named set of constraints the mapping was chosen under"),
+    "pattern": Column("pattern", "", "pre-defined sparsity pattern of the weights"),
+    "batch": Column("batch", "", "images processed together"),
+    "layer": Column("layer", "", "name of the layer"),
+    "kind": Column("kind", "", "kind of the layer: conv, depthwise, linear, pool or add"),
+    "level": Column(
+        "level",
+        "",
+        "memory level; MAC, vector, NoC and static are the parts that are no memory",
+    ),
+    "tensor": Column("tensor", "", "weight, input or output"),
+    "action": Column(
+        "action",
+        "",
+        "fill and update write, read and drain read; compute, hop and static elsewhere",
+    ),
+    "elements": Column("elements", "", "elements moved, or operations done"),
+    "bits": Column("bits", "bit", "bits moved, metadata of a storage format included"),
+    "metadata_bits": Column("metadata", "bit", "bits moved that are no values but their positions"),
+    "energy_pj": Column("energy", "pJ", "energy"),
+    "energy_mj": Column("energy", "mJ", "energy"),
+    "share": Column("share", "", "part of the total"),
+    "macs": Column("MACs", "", "multiply-accumulates, those with a zero weight included"),
+    "effective_macs": Column(
+        "effective MACs", "", "multiply-accumulates with a weight not fixed at 0"
+    ),
+    "cycles": Column("cycles", "", "clock cycles"),
+    "compute_cycles": Column(
+        "compute cycles", "", "clock cycles if no memory ever made the MACs wait"
+    ),
+    "time_ms": Column("time", "ms", "cycles over the clock frequency"),
+    "utilization": Column("utilization", "", "MACs over cycles times processing elements"),
+    "dram_bytes": Column("DRAM", "byte", "bytes read from and written to DRAM"),
+    "sram_bytes": Column("SRAM", "byte", "bytes read from and written to on-chip SRAM"),
+    "dram_bound_bytes": Column(
+        "DRAM bound", "byte", "bytes that any mapping must move from or to DRAM"
+    ),
+    "weight_bits": Column("weights", "bit", "bits of the stored weights, metadata included"),
+    "parameters": Column("parameters", "", "weights not fixed at 0, biases and normalisation"),
+    "accuracy": Column("accuracy", "%", "top-1 accuracy on the test images"),
+}
+"""Every column of an output table, by its name in files."""
+
+
+_PLAIN_EXPONENTS = range(-4, 7)
+"""Powers of ten that :func:`si` writes without an exponent."""
+
+
+def pj_to_mj(energy_pj: float) -> float:
+    """Energy [mJ] of an energy [pJ].
+
+    Examples
+    --------
+    >>> pj_to_mj(2.5e9)
+    2.5
+    """
+    return energy_pj / PJ_PER_MJ
+
+
+def cycles_to_ms(cycles: float, clock_mhz: float) -> float:
+    """Time [ms] of a number of clock cycles at a clock frequency [MHz].
+
+    Examples
+    --------
+    >>> cycles_to_ms(480_000, 480)
+    1.0
+    """
+    return cycles / (clock_mhz * 1e3)
+
+
+def average_pj(power_mw: float, time_ms: float) -> float:
+    """Energy [pJ] of a constant power [mW] over a time [ms].
+
+    Examples
+    --------
+    >>> average_pj(30, 2)
+    60000000.0
+    """
+    return power_mw * time_ms * 1e6
+
+
+def si(value: float, digits: int = 3) -> str:
+    """Write a number with so many significant digits; very small and large ones with an exponent.
+
+    Examples
+    --------
+    >>> [si(value) for value in (12.345, 0.4, 1.2345, 9.996, 6823, 0, 1.2e-9)]
+    ['12.3', '0.400', '1.23', '10.0', '6820', '0', '1.20e-09']
+    """
+    if value == 0 or not isfinite(value):
+        return f"{value:g}"
+    scientific = f"{value:.{digits - 1}e}"
+    exponent = int(scientific.partition("e")[2])
+    if exponent not in _PLAIN_EXPONENTS:
+        return scientific
+    decimals = digits - 1 - exponent
+    return f"{round(value, decimals):.{max(decimals, 0)}f}"
