@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from energysim.axes import Dim, Shape, Tensor
+from energysim.errors import InputErrors, did_you_mean
+from energysim.hardware import Hardware
 
 DimWord = Literal["N", "G", "K", "C", "P", "Q", "R", "S"]
 TensorWord = Literal["weight", "input", "output"]
@@ -169,3 +171,129 @@ def uncovered(shape: Shape, nest: Nest, trips: Sequence[int]) -> dict[Dim, int]:
     for loop, trip in zip(nest.loops, trips, strict=True):
         size[loop.dim] = -(-size[loop.dim] // trip)
     return {dim: size[dim] for dim in Dim if size[dim] > 1}
+
+
+# -- on a given machine --------------------------------------------------------------------------------
+
+
+def machine_rules(hardware: Hardware, *, has_weights: bool) -> Rules:
+    """How data moves on a machine; the vector unit keeps the sum or maximum it is working on."""
+    return Rules(
+        multicast=hardware.array.multicast,
+        reduce=hardware.array.reduce,
+        refetch=frozenset(i for i, level in enumerate(hardware.levels) if level.halo == "refetch"),
+        count_padding=hardware.padding == "count",
+        latch=hardware.mac.latched if has_weights else frozenset({Tensor.OUTPUT}),
+    )
+
+
+def held_tensors(hardware: Hardware, *, has_weights: bool) -> tuple[frozenset[Tensor], ...]:
+    """Tensors that each level holds; layers without weights stop at the outermost on-chip level.
+
+    The vector unit that does them stands next to that level.
+    """
+    if has_weights:
+        return tuple(level.tensors for level in hardware.levels)
+    holds = [frozenset[Tensor]() for _ in hardware.levels]
+    for tensor in (Tensor.INPUT, Tensor.OUTPUT):
+        for level in hardware.holders(tensor)[:2]:
+            holds[level] |= {tensor}
+    return tuple(holds)
+
+
+def write_loops(
+    hardware: Hardware, segments: Sequence[Segment], trips: Sequence[int]
+) -> tuple[LevelLoops, ...]:
+    """Loops that run more than once, as a mapping file states them."""
+    counts = iter(trips)
+    rows = []
+    for level, (temporal, spatial) in zip(hardware.levels, segments, strict=True):
+        loops = [(dim.name, next(counts)) for dim in temporal]
+        fan = [(dim.name, next(counts), hardware.axis_names[axis]) for dim, axis in spatial]
+        rows.append(
+            LevelLoops.model_validate(
+                {
+                    "level": level.name,
+                    "temporal": tuple(loop for loop in loops if loop[1] > 1),
+                    "spatial": tuple(loop for loop in fan if loop[1] > 1),
+                }
+            )
+        )
+    return tuple(rows)
+
+
+Where = Callable[[tuple[str | int, ...]], str]
+"""From a place in one layer's list of levels to ``file:line:column``."""
+
+
+def read_loops(
+    hardware: Hardware, shape: Shape, loops: Sequence[LevelLoops], *, has_weights: bool, where: Where
+) -> tuple[Nest, tuple[int, ...]]:
+    """Turn one layer of a mapping file into a nest with trip counts.
+
+    Raises
+    ------
+    InputErrors
+        Unknown or misplaced levels and axes, axes that are too short, loops that do not cover a
+        dim; everything at once.
+    """
+    problems: list[str] = []
+
+    def problem(loc: tuple[str | int, ...], message: str) -> None:
+        problems.append(f"{where(loc)}: {message}")
+
+    names = [level.name for level in hardware.levels]
+    axes = tuple(hardware.level_axes(level) for level in range(len(names)))
+    segments: list[Segment] = [((), ()) for _ in names]
+    shifts: list[dict[Tensor, int]] = [{} for _ in names]
+    trips_of: list[list[int]] = [[] for _ in names]
+    used = dict.fromkeys(hardware.axis_names, 1)
+    previous = -1
+    for i, row in enumerate(loops):
+        if row.level not in names:
+            known = ", ".join(names)
+            problem((i, "level"), f"no level named '{row.level}'.{did_you_mean(row.level, names)} "
+                                  f"Levels of {hardware.name}: {known}")  # fmt: skip
+            continue
+        level = names.index(row.level)
+        if level <= previous:
+            problem((i, "level"), f"'{row.level}' must stand once, outermost level first")
+            continue
+        previous = level
+        fan = []
+        for j, (dim, trip, axis) in enumerate(row.spatial):
+            loc = (i, "spatial", j)
+            if axis not in used:
+                known = ", ".join(used)
+                problem(loc, f"no array axis named '{axis}'.{did_you_mean(axis, used)} Axes: {known}")
+                continue
+            index = hardware.axis_index(axis)
+            used[axis] *= trip
+            if used[axis] > hardware.array.axes[axis]:
+                problem(loc, f"{used[axis]} instances along '{axis}', which has "
+                             f"{hardware.array.axes[axis]}")  # fmt: skip
+            if index in axes[level]:
+                first = next(names[at] for at, own in enumerate(axes) if index in own)
+                problem(loc, f"'{axis}' fans out outside level {first}: put this loop at the level "
+                             f"in front of it")  # fmt: skip
+            elif any(index in axes[outer] for outer in range(level)):
+                problem(loc, f"'{axis}' has fanned out at an outer level already")
+            fan.append((Dim[dim], index))
+        segments[level] = (tuple(Dim[dim] for dim, _ in row.temporal), tuple(fan))
+        shifts[level] = {Tensor[word.upper()]: shift for word, shift in row.cuts.items()}
+        trips_of[level] = [trip for _, trip in row.temporal] + [trip for _, trip, _ in row.spatial]
+    if problems:
+        raise InputErrors(problems)
+    holds = held_tensors(hardware, has_weights=has_weights)
+    nest = build_nest(axes, holds, segments, shifts)
+    trips = tuple(trip for row in trips_of for trip in row)
+    for dim, size in uncovered(shape, nest, trips).items():
+        problem((), f"the loops over {dim.name} do not cover its extent {shape[dim]}: pieces of "
+                    f"{size} are left, multiply the trip counts by {size}")  # fmt: skip
+    for tensor in Tensor:
+        cuts = [nest.cuts[level][tensor] or 0 for level in nest.holders(tensor)]
+        if cuts != sorted(cuts):
+            problem((), f"the cuts of {tensor.label} must not go outward again at an inner level")
+    if problems:
+        raise InputErrors(problems)
+    return nest, trips

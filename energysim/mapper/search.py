@@ -19,7 +19,7 @@ from energysim.errors import DoesNotFitError
 from energysim.hardware import Hardware
 from energysim.mapper.dataflows import Dataflow
 from energysim.mapper.space import KERNEL, Template, dram_orders, make_template
-from energysim.mapping import Nest, Rules, nominal_tile
+from energysim.mapping import Nest, Rules, Segment, nominal_tile
 from energysim.model.capacity import Residency, element_bits
 from energysim.model.counts import GROUPS, Expansion, Key, Terms, expand
 from energysim.model.energy import Tariff, tariff
@@ -53,7 +53,8 @@ class Objective(StrEnum):
 class Found:
     """The best mapping of a layer's mapspace."""
 
-    template: Template
+    segments: tuple[Segment, ...]
+    """loops of every level"""
     nest: Nest
     trips: tuple[int, ...]
     mapspace: int
@@ -75,13 +76,6 @@ class Problem:
     objective: Objective
     static_pj_per_cycle: float = 0.0
 
-    @property
-    def tensors(self) -> frozenset[Tensor]:
-        """The tensors of the layer."""
-        absent = {Tensor.WEIGHT} if self.store is None else set()
-        return frozenset(Tensor) - absent
-
-
 def search(problem: Problem) -> Found:
     """Evaluate every mapping of the mapspace and return the best.
 
@@ -99,13 +93,15 @@ def search(problem: Problem) -> Found:
         If not even the smallest tile fits; names the level and the bytes missing.
     """
     shape = problem.shape
-    template = make_template(problem.hardware, shape, problem.dataflow, problem.tensors)
+    template = make_template(
+        problem.hardware, shape, problem.dataflow, has_weights=problem.store is not None
+    )
     dims = tuple(dim for dim in Dim if shape[dim] > 1 and dim not in KERNEL)
     orders = dram_orders(dims)
     fits, smallest_missing = _fits(problem, template, orders[0])
     feasible = int(np.count_nonzero(fits))
     if not feasible:
-        name = problem.hardware.levels[1].name
+        name = problem.hardware.levels[template.buffer].name
         raise DoesNotFitError(
             f"no tile fits level {name}: {-(-smallest_missing // 8)} bytes are missing for the "
             f"smallest one"
@@ -126,7 +122,7 @@ def search(problem: Problem) -> Found:
     choices = _choices(template, nest)
     index = np.unravel_index(flat, [rows.shape[0] for rows in choices])
     trips = _trips(nest, choices, [int(i) for i in index])
-    return Found(template, nest, trips, fits.size * len(orders), feasible * len(orders))
+    return Found(tuple(template.segments(chosen)), nest, trips, fits.size * len(orders), feasible * len(orders))
 
 
 def _trips(nest: Nest, choices: list[Ints], index: list[int]) -> tuple[int, ...]:
@@ -263,13 +259,13 @@ def _reader(expansion: Expansion, slab: _Slab) -> Callable[[Key], Floats | None]
 def _fits(
     problem: Problem, template: Template, order: tuple[Dim, ...]
 ) -> tuple[npt.NDArray[np.bool_], int]:
-    """Which grid points fit level 1 (flat), and what the best of them misses if none does [bit]."""
+    """Which grid points fit the searched level (flat), and what the best of them misses if none does [bit]."""
     nest = template.nest(order)
     expansion = _expansion(template, order, problem.rules)
     sizes = tuple(factor.shape[1] for factor in expansion.steps.factors)
     flat, columns = int(np.prod(sizes)), sizes[4] * sizes[5]
-    memory = problem.hardware.levels[1]
-    capacity = memory.capacity_bits()
+    buffer = template.buffer
+    capacity = problem.hardware.levels[buffer].capacity_bits()
     fits = np.ones((flat // columns, columns), dtype=np.bool_)
     least = 0
     if capacity is None:
@@ -280,7 +276,7 @@ def _fits(
         needed = {
             tensor: _needed_bits(problem, nest, template, expansion, tensor, slab)
             for tensor in Tensor
-            if nest.cuts[1][tensor] is not None
+            if nest.cuts[buffer][tensor] is not None
         }
         if isinstance(capacity, dict):
             missing = np.max([bits - capacity[tensor] for tensor, bits in needed.items()], axis=0)
@@ -299,27 +295,29 @@ def _needed_bits(
     tensor: Tensor,
     slab: _Slab,
 ) -> Floats:
-    """Room that a tensor takes at level 1 on the grid, as :func:`..capacity.occupancy` counts it."""
-    hardware, shape, memory = problem.hardware, problem.shape, problem.hardware.levels[1]
+    """Room that a tensor takes in the searched level on the grid, as :func:`..capacity.occupancy` counts it."""
+    hardware, shape, buffer = problem.hardware, problem.shape, template.buffer
+    memory = hardware.levels[buffer]
     width: Floats | int = element_bits(hardware, tensor, final=True)
     if tensor is Tensor.OUTPUT:
-        final = slab.value(expansion.values[1, tensor, "final"])
+        final = slab.value(expansion.values[buffer, tensor, "final"])
         partial = element_bits(hardware, tensor, final=False)
         width = partial + (width - partial) * final
-    tile = slab.value(expansion.values[1, tensor, "tile"])
-    if tensor in problem.residency.tensors and nest.holders(tensor)[1] == 1:
+    tile = slab.value(expansion.values[buffer, tensor, "tile"])
+    if tensor in problem.residency.tensors and nest.holders(tensor)[1] == buffer:
         whole = 0 if tensor is Tensor.WEIGHT else shape.elements(tensor)
         return whole * width + 0 * tile
-    constant = slab.value(expansion.values[1, tensor, "constant"])
+    constant = slab.value(expansion.values[buffer, tensor, "constant"])
     copies = 2 - constant if memory.double_buffered else 1
     if tensor is Tensor.WEIGHT and memory.compressed and problem.store is not None:
-        packed = _packed_tiles(problem.store, shape, _choices(template, nest), nest)
+        packed = _packed_tiles(problem.store, template, nest)
         return packed[slab.rows, None] * copies
     return tile * width * copies
 
 
-def _packed_tiles(store: WeightStore, shape: Shape, choices: list[Ints], nest: Nest) -> Floats:
-    """Room of the compressed weight tile at level 1 for every row of the grid [bit]."""
+def _packed_tiles(store: WeightStore, template: Template, nest: Nest) -> Floats:
+    """Room of the compressed weight tile for every row of the grid [bit]."""
+    shape, choices = template.shape, _choices(template, nest)
     sizes = [rows.shape[0] for rows in choices[:4]]
     packed = np.empty(sizes, dtype=np.float64)
     tiles: list[list[int]] = []
@@ -329,7 +327,7 @@ def _packed_tiles(store: WeightStore, shape: Shape, choices: list[Ints], nest: N
         for row in range(sizes[group]):
             index = [0] * len(GROUPS)
             index[group] = row
-            tile = nominal_tile(shape, nest, _trips(nest, choices, index), 1, Tensor.WEIGHT)
+            tile = nominal_tile(shape, nest, _trips(nest, choices, index), template.buffer, Tensor.WEIGHT)
             extents.append(tile[dim])
         tiles.append(extents)
     kernel = shape[Dim.R] * shape[Dim.S]

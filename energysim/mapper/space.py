@@ -19,7 +19,7 @@ from energysim.axes import RELEVANT, Dim, Shape, Tensor
 from energysim.errors import DoesNotFitError
 from energysim.hardware import Hardware
 from energysim.mapper.dataflows import Dataflow
-from energysim.mapping import Nest, Segment, build_nest
+from energysim.mapping import Nest, Segment, build_nest, held_tensors
 from energysim.model.counts import GROUPS, own_loops
 from energysim.model.tables import Ints
 
@@ -41,14 +41,23 @@ class Template:
     temporal: tuple[tuple[tuple[Dim, int | None], ...], ...]
     spatial: tuple[tuple[tuple[Dim, int, int], ...], ...]
     """(dim, array axis, cap)"""
+    buffer: int = 1
+    """the level whose tiles are searched: the outermost on-chip one that the layer uses"""
 
     def nest(self, order: tuple[Dim, ...]) -> Nest:
         """The nest with DRAM loops in this order, outermost first."""
-        segments: list[Segment] = [(order, ())]
-        for temporal, spatial in zip(self.temporal[1:], self.spatial[1:], strict=True):
-            loops = tuple(dim for dim, _ in temporal)
-            segments.append((loops, tuple((dim, axis) for dim, axis, _ in spatial)))
-        return build_nest(self.axes, self.holds, segments)
+        return build_nest(self.axes, self.holds, self.segments(order))
+
+    def segments(self, order: tuple[Dim, ...]) -> list[Segment]:
+        """Loops of every level with DRAM loops in this order."""
+        inner = zip(self.temporal[1:], self.spatial[1:], strict=True)
+        return [
+            (order, ()),
+            *(
+                (tuple(dim for dim, _ in row), tuple((dim, axis) for dim, axis, _ in fan))
+                for row, fan in inner
+            ),
+        ]
 
     def choices(self, nest: Nest) -> list[Ints]:
         """Trip counts of every group of dims, one row a tile size, fewest DRAM trips first."""
@@ -181,15 +190,15 @@ def dram_orders(dims: tuple[Dim, ...]) -> tuple[tuple[Dim, ...], ...]:
 
 
 def make_template(
-    hardware: Hardware, shape: Shape, dataflow: Dataflow, tensors: frozenset[Tensor]
+    hardware: Hardware, shape: Shape, dataflow: Dataflow, *, has_weights: bool
 ) -> Template:
     """Place the loops inside the outermost on-chip memory by the dataflow's rule.
 
     Parameters
     ----------
-    tensors : frozenset of Tensor
-        What the layer has; without weights it runs on the vector unit, next to the outermost
-        on-chip level that holds its data.
+    has_weights : bool
+        A layer without weights runs on the vector unit, next to the outermost on-chip level that
+        holds its data.
 
     Raises
     ------
@@ -198,9 +207,9 @@ def make_template(
     """
     levels = len(hardware.levels)
     axes = tuple(hardware.level_axes(level) for level in range(levels))
-    if Tensor.WEIGHT not in tensors:
-        return _vector_template(hardware, shape, axes, tensors)
-    holds = tuple(level.tensors & tensors for level in hardware.levels)
+    holds = held_tensors(hardware, has_weights=has_weights)
+    if not has_weights:
+        return _vector_template(hardware, shape, axes, holds)
     spatial = _spread(hardware, shape, dataflow)
     fan = {
         dim: int(np.prod([cap for row in spatial for d, _, cap in row if d is dim], dtype=np.int64))
@@ -230,16 +239,17 @@ def make_template(
 
 
 def _vector_template(
-    hardware: Hardware, shape: Shape, axes: tuple[frozenset[int], ...], tensors: frozenset[Tensor]
+    hardware: Hardware,
+    shape: Shape,
+    axes: tuple[frozenset[int], ...],
+    holds: tuple[frozenset[Tensor], ...],
 ) -> Template:
-    holds = [frozenset[Tensor]() for _ in hardware.levels]
-    for tensor in tensors:
-        for level in hardware.holders(tensor)[:2]:
-            holds[level] |= {tensor}
+    inner = [level for tensor in (Tensor.INPUT, Tensor.OUTPUT) for level in hardware.holders(tensor)[1:2]]
+    buffer = min(inner, default=1)
     order = (Dim.N, Dim.G, Dim.K, Dim.P, Dim.Q, Dim.C, Dim.R, Dim.S)
     loops = tuple((dim, None) for dim in order if shape[dim] > 1)
-    empty: tuple[tuple[tuple[Dim, int | None], ...], ...] = ((),) * (len(holds) - 2)
-    return Template(shape, axes, tuple(holds), ((), loops, *empty), ((),) * len(holds))
+    temporal = tuple(loops if level == buffer else () for level in range(len(holds)))
+    return Template(shape, axes, holds, temporal, ((),) * len(holds), buffer)
 
 
 def _spread(

@@ -1,0 +1,87 @@
+"""What a reader of a result should know: found after a run, shown after the numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from energysim.hardware import Hardware
+from energysim.network import Network
+from energysim.result import Note, NoteKind, Result
+from energysim.units import BITS_PER_BYTE, si
+
+LOW_UTILIZATION = 0.1
+"""Share of MAC slots used over a whole run below which a note is made."""
+
+
+def collect_notes(result: Result, network: Network, hardware: Hardware) -> tuple[Note, ...]:
+    """All notes on a result, in a fixed order."""
+    return tuple(_notes(result, network, hardware))
+
+
+def _notes(result: Result, network: Network, hardware: Hardware) -> Iterator[Note]:
+    if result.cached_weight_bytes:
+        dram = hardware.levels[0]
+        once = result.cached_weight_bytes * BITS_PER_BYTE * dram.read_pj_per_bit
+        yield Note(
+            NoteKind.WEIGHTS_CACHED,
+            f"all weights ({si(result.cached_weight_bytes / 1e6)} MB) stay in "
+            f"{hardware.levels[1].name}: figures are per inference once they are loaded; loading "
+            f"them reads {si(once / 1e9)} mJ worth of {dram.name}.",
+        )
+    elif result.residency:
+        stored = sum(row.weight_bits for row in result.layer_rows) / BITS_PER_BYTE
+        advice = "" if result.batch > 1 else " Try --batch 8, or a sparser --pattern."
+        yield Note(
+            NoteKind.WEIGHTS_STREAMED,
+            f"weights ({si(stored / 1e6)} MB stored) do not fit {hardware.levels[1].name} all at "
+            f"once: streamed from {hardware.levels[0].name} once per batch or more.{advice}",
+        )
+    yield from _array_notes(result, hardware)
+    if hardware.sparsity.weights == "skip" and result.total_effective_macs < result.total_macs:
+        yield Note(
+            NoteKind.SKIP_AS_GATE,
+            f"{hardware.name} skips zero weights, but cycles are counted as if it gated them: "
+            f"energy is saved, time is not.",
+        )
+    if hardware.vector is None and any(not layer.has_weights for layer in network.layers):
+        yield Note(
+            NoteKind.VECTOR_FREE,
+            f"{hardware.name} has no 'vector' block: the arithmetic of pools and additions is "
+            f"free, only their data is counted.",
+        )
+    blocks = [hardware.mac, hardware.array, hardware.sparsity, *hardware.levels]
+    if hardware.vector:
+        blocks.append(hardware.vector)
+    assumed = sum(len(block.assumed) for block in blocks) + len(hardware.assumed)
+    if assumed:
+        yield Note(
+            NoteKind.ASSUMED,
+            f"{assumed} values of {hardware.name} are assumed, not published: see "
+            f"'energysim show {hardware.name}'.",
+        )
+
+
+def _array_notes(result: Result, hardware: Hardware) -> Iterator[Note]:
+    places = 1
+    for length in hardware.axis_sizes:
+        places *= length
+    used = result.total_macs / (result.total_cycles * places) if result.total_cycles else 1.0
+    if used < LOW_UTILIZATION:
+        slowest = max(result.layer_rows, key=lambda row: row.cycles)
+        yield Note(
+            NoteKind.LOW_UTILIZATION,
+            f"the array does {si(100 * used)} % of the MACs it could; {slowest.layer} takes "
+            f"{si(100 * slowest.cycles / result.total_cycles)} % of the time. Try --batch 8 or "
+            f"--objective latency.",
+        )
+    spilled = [
+        row.layer
+        for row in result.access_rows
+        if row.level == result.level_names[0] and row.tensor == "output" and row.action == "read"
+    ]
+    if spilled:
+        yield Note(
+            NoteKind.SUMS_SPILLED,
+            f"partial sums of {', '.join(spilled[:3])}{' ...' if len(spilled) > 3 else ''} go to "  # noqa: PLR2004
+            f"{result.level_names[0]} and back: cheaper than any mapping that keeps them.",
+        )

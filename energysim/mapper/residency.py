@@ -1,0 +1,208 @@
+"""What stays on chip between layers and between inferences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from energysim.axes import Dim, Shape, Tensor
+from energysim.hardware import Hardware
+from energysim.mapper.dataflows import Dataflow
+from energysim.mapper.space import make_template
+from energysim.model.capacity import Residency
+from energysim.model.sparse import WeightStore
+from energysim.network import Network
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Residency of every layer of a network."""
+
+    layers: tuple[Residency, ...]
+    cached_weight_bits: int = 0
+    """weights that stay on chip from one inference to the next [bit]"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Producer:
+    """A layer's output and when it is needed."""
+
+    index: int
+    last_reader: int
+    bits: int
+
+
+def nothing_stays(network: Network) -> Plan:
+    """The plan of a machine that keeps nothing between layers."""
+    return Plan((Residency(),) * len(network.layers))
+
+
+def plan(
+    hardware: Hardware,
+    network: Network,
+    *,
+    shapes: Sequence[Shape],
+    stores: Sequence[WeightStore | None],
+    dataflow: Dataflow,
+    streamed: frozenset[int] = frozenset(),
+) -> Plan:
+    """Decide what stays in the outermost on-chip memory.
+
+    Weights stay if all of them fit at once, as the Edge TPU caches parameters. An output stays
+    until its last reader is done if at every layer of that time all that stays fits together with
+    one pass over the array (the weights, input rows and output row that the array works on at
+    once, twice where double-buffered). Outputs that are read together stay together or not at all.
+    The network's input and its last output always move.
+
+    Parameters
+    ----------
+    shapes : sequence of Shape
+        Of the layers, with the batch.
+    stores : sequence of WeightStore or None
+    streamed : frozenset of int
+        Layers whose outputs must not stay.
+
+    Returns
+    -------
+    Plan
+    """
+    level = hardware.levels[1]
+    capacity = level.capacity_bits()
+    if not isinstance(capacity, int):
+        # Memories of their own for each tensor: an output would have to move to become an input.
+        return nothing_stays(network)
+    passes = [
+        _pass_bits(hardware, shape, dataflow, store)
+        for shape, store in zip(shapes, stores, strict=True)
+    ]
+    weights = 0
+    if Tensor.WEIGHT in level.tensors:
+        total = sum(store.total_bits if level.compressed else store.elements * hardware.bits.weight
+                    for store in stores if store is not None)  # fmt: skip
+        if all(total + _room(one, {Tensor.WEIGHT}) <= capacity for one in passes):
+            weights = total
+    staying: dict[int, _Producer] = {}
+    if {Tensor.INPUT, Tensor.OUTPUT} <= level.tensors:
+        room = capacity - weights
+        absent = {Tensor.WEIGHT} if weights else set[Tensor]()
+        for group in _groups(hardware, network, shapes):
+            if streamed & {producer.index for producer in group}:
+                continue
+            trial = staying | {producer.index: producer for producer in group}
+            times = range(
+                min(producer.index for producer in group),
+                max(producer.last_reader for producer in group) + 1,
+            )
+            if all(_fits(network, trial, passes, at, room, absent) for at in times):
+                staying = trial
+    return Plan(tuple(_layer_plan(network, staying, weights, i) for i in range(len(shapes))), weights)
+
+
+def _layer_plan(
+    network: Network, staying: Mapping[int, _Producer], weights: int, index: int
+) -> Residency:
+    layer = network.layers[index]
+    tensors = _resident(network, staying, index)
+    if weights and layer.has_weights:
+        tensors |= {Tensor.WEIGHT}
+    own = {index} | _producers(network, index)
+    waiting = sum(
+        producer.bits
+        for producer in staying.values()
+        if producer.index not in own and producer.index < index < producer.last_reader + 1
+    )
+    return Residency(frozenset(tensors), weights + waiting)
+
+
+def _producers(network: Network, index: int) -> set[int]:
+    names = {layer.name: i for i, layer in enumerate(network.layers)}
+    return {names[name] for name in network.layers[index].inputs if name in names}
+
+
+def _resident(network: Network, staying: Mapping[int, _Producer], index: int) -> set[Tensor]:
+    tensors = set[Tensor]()
+    inputs = network.layers[index].inputs
+    producers = _producers(network, index)
+    if len(producers) == len(set(inputs)) and producers <= staying.keys():
+        tensors.add(Tensor.INPUT)
+    if index in staying:
+        tensors.add(Tensor.OUTPUT)
+    return tensors
+
+
+def _groups(
+    hardware: Hardware, network: Network, shapes: Sequence[Shape]
+) -> list[list[_Producer]]:
+    """Outputs that share a reader, in order of production."""
+    readers: dict[int, list[int]] = {}
+    for index in range(len(network.layers)):
+        for producer in _producers(network, index):
+            readers.setdefault(producer, []).append(index)
+    from_outside = {i for i, layer in enumerate(network.layers) if "input" in layer.inputs}
+    groups: list[set[int]] = []
+    for index in range(len(network.layers)):
+        together = _producers(network, index)
+        touching = [group for group in groups if group & together]
+        groups = [group for group in groups if not group & together]
+        if together:
+            groups.append(together.union(*touching))
+    found = []
+    for group in sorted(groups, key=min):
+        if any(len(network.layers[reader].inputs) > 1 and reader in from_outside
+               for member in group for reader in readers[member]):  # fmt: skip
+            continue  # read together with the network's input, which is never resident
+        found.append(
+            [
+                _Producer(
+                    member,
+                    max(readers[member]),
+                    shapes[member].elements(Tensor.OUTPUT) * hardware.bits.output,
+                )
+                for member in sorted(group)
+            ]
+        )
+    return found
+
+
+def _fits(
+    network: Network,
+    staying: Mapping[int, _Producer],
+    passes: Sequence[Mapping[Tensor, int]],
+    at: int,
+    room: int,
+    absent: set[Tensor],
+) -> bool:
+    live = sum(
+        producer.bits for producer in staying.values() if producer.index <= at <= producer.last_reader
+    )
+    return live + _room(passes[at], absent | _resident(network, staying, at)) <= room
+
+
+def _room(one_pass: Mapping[Tensor, int], absent: set[Tensor]) -> int:
+    return sum(bits for tensor, bits in one_pass.items() if tensor not in absent)
+
+
+def _pass_bits(
+    hardware: Hardware, shape: Shape, dataflow: Dataflow, store: WeightStore | None
+) -> dict[Tensor, int]:
+    """Room for what the array works on at once: whole kernels, one output row [bit]."""
+    level = hardware.levels[1]
+    fan = dict.fromkeys(Dim, 1)
+    if store is not None:
+        template = make_template(hardware, shape, dataflow, has_weights=True)
+        for row in template.spatial:
+            for dim, _, trips in row:
+                fan[dim] *= trips
+    filters, channels = min(shape[Dim.K], fan[Dim.K]), min(shape[Dim.C], fan[Dim.C])
+    copies = 2 if level.double_buffered else 1
+    rows = (shape[Dim.R] - 1) * shape.dilation[0] + 1
+    needed = {
+        Tensor.INPUT: channels * min(rows, shape.size[0]) * shape.size[1] * hardware.bits.input,
+        Tensor.OUTPUT: filters * shape[Dim.Q] * hardware.bits.psum,
+    }
+    if store is not None:
+        kernel = shape[Dim.R] * shape[Dim.S]
+        needed[Tensor.WEIGHT] = filters * channels * kernel * hardware.bits.weight
+        if level.compressed:
+            needed[Tensor.WEIGHT] = store.tile_bits(shape, filters, channels, kernel)
+    return {tensor: bits * copies for tensor, bits in needed.items() if tensor in level.tensors}

@@ -1,0 +1,314 @@
+"""What a run gives: one row a layer, one row a level, tensor and action, and their totals."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import html
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from energysim.hardware import Hardware
+from energysim.mapping import LevelLoops
+from energysim.network import Network
+from energysim.units import BITS_PER_BYTE, pj_to_mj, si
+from energysim.yamlio import write_atomically
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+VERSION = "0.1.0"
+"""of the package; a result is reproduced by the same version"""
+
+
+class NoteKind(StrEnum):
+    """What a run can have to say beside its numbers."""
+
+    WEIGHTS_CACHED = "weights_cached"
+    WEIGHTS_STREAMED = "weights_streamed"
+    LOW_UTILIZATION = "low_utilization"
+    SKIP_AS_GATE = "skip_as_gate"
+    VECTOR_FREE = "vector_free"
+    ASSUMED = "assumed"
+    SUMS_SPILLED = "sums_spilled"
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something a reader of the numbers should know, with advice."""
+
+    kind: NoteKind
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class LayerRow:
+    """One layer; all figures are for the whole batch."""
+
+    layer: str
+    kind: str
+    macs: int
+    effective_macs: int
+    cycles: int
+    time_ms: float
+    utilization: float
+    dram_bytes: float
+    sram_bytes: float
+    energy_pj: float
+    dram_bound_bytes: float
+    weight_format: str
+    weight_bits: int
+    resident: str
+    mapping: str
+
+
+@dataclass(frozen=True, slots=True)
+class AccessRow:
+    """What is done to one tensor at one level in one layer."""
+
+    network: str
+    hardware: str
+    layer: str
+    level: str
+    tensor: str
+    action: str
+    elements: int
+    bits: float
+    energy_pj: float
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """Cost of one network on one accelerator.
+
+    Notes
+    -----
+    The energy of a layer is the sum of its access rows, and the total the sum over layers.
+    """
+
+    network: str
+    hardware: str
+    base: str | None
+    """name of the dense network, of a variant"""
+    pattern: str
+    """name of the sparsity pattern, ``dense`` without one"""
+    dataflow: str
+    objective: str
+    batch: int
+    residency: bool
+    """whether data that fits stays on chip between layers and inferences"""
+    bits: str
+    """width of weights, such as ``int8``"""
+    level_names: tuple[str, ...]
+    """memory levels, outermost first"""
+    layer_rows: tuple[LayerRow, ...]
+    access_rows: tuple[AccessRow, ...]
+    mappings: Mapping[str, tuple[LevelLoops, ...]]
+    """of each layer, as a mapping file states them"""
+    mapspace: int
+    """mappings of all layers' mapspaces"""
+    evaluated: int
+    """of them, those that fit; all of these were evaluated"""
+    cached_weight_bytes: float
+    """weights that stay on chip from one inference to the next [byte]"""
+    warnings: tuple[Note, ...]
+    inputs: tuple[Network, Hardware] = field(repr=False)
+    """what was simulated"""
+
+    # -- totals --------------------------------------------------------------------------------
+
+    @property
+    def total_energy_pj(self) -> float:
+        """Energy of the batch [pJ]."""
+        return sum(row.energy_pj for row in self.layer_rows)
+
+    @property
+    def total_energy_mj(self) -> float:
+        """Energy of the batch [mJ]."""
+        return pj_to_mj(self.total_energy_pj)
+
+    @property
+    def total_cycles(self) -> int:
+        """Cycles of the batch, layer after layer."""
+        return sum(row.cycles for row in self.layer_rows)
+
+    @property
+    def total_time_ms(self) -> float:
+        """Time of the batch [ms]."""
+        return sum(row.time_ms for row in self.layer_rows)
+
+    @property
+    def total_macs(self) -> int:
+        """Multiply-accumulates, zeros included."""
+        return sum(row.macs for row in self.layer_rows)
+
+    @property
+    def total_effective_macs(self) -> int:
+        """Multiply-accumulates with weights that may differ from zero."""
+        return sum(row.effective_macs for row in self.layer_rows)
+
+    @property
+    def total_dram_bytes(self) -> float:
+        """Bytes to and from DRAM."""
+        return sum(row.dram_bytes for row in self.layer_rows)
+
+    @property
+    def total_dram_bound_bytes(self) -> float:
+        """Lower bound of the bytes to and from DRAM."""
+        return sum(row.dram_bound_bytes for row in self.layer_rows)
+
+    def energy_by_level(self) -> dict[str, float]:
+        """Energy of each memory level and other part, in hierarchy order; sums to the total [pJ]."""
+        parts: dict[str, float] = dict.fromkeys((*self.level_names, "NoC", "vector", "MAC", "static"), 0.0)
+        for row in self.access_rows:
+            parts[row.level] += row.energy_pj
+        return {name: energy for name, energy in parts.items() if energy}
+
+    def level_bytes(self, name: str) -> list[float]:
+        """Bytes that each layer moves at one memory level."""
+        moved = dict.fromkeys((row.layer for row in self.layer_rows), 0.0)
+        for row in self.access_rows:
+            if row.level == name:
+                moved[row.layer] += row.bits / BITS_PER_BYTE
+        return list(moved.values())
+
+    # -- tables --------------------------------------------------------------------------------
+
+    @property
+    def layers(self) -> pd.DataFrame:
+        """One row a layer, columns as in :class:`LayerRow`."""
+        return _frame(self.layer_rows, LayerRow)
+
+    @property
+    def accesses(self) -> pd.DataFrame:
+        """One row a layer, level, tensor and action, columns as in :class:`AccessRow`."""
+        return _frame(self.access_rows, AccessRow)
+
+    def to_csv(self, path: str | Path | None = None, *, levels: bool = False) -> str:
+        """Write the layer table, or with ``levels`` the access table, as CSV; also returned."""
+        rows, kind = (self.access_rows, AccessRow) if levels else (self.layer_rows, LayerRow)
+        text = io.StringIO(newline="")
+        writer = csv.writer(text, lineterminator="\n")
+        names = [each.name for each in fields(kind)]
+        writer.writerow(names)
+        writer.writerows([getattr(row, name) for name in names] for row in rows)
+        return _deliver(text.getvalue(), path)
+
+    def to_json(self, path: str | Path | None = None) -> str:
+        """Write everything, with all that is needed to repeat the run, as JSON; also returned."""
+        return _deliver(json.dumps(self.to_dict(), indent=1, ensure_ascii=False) + "\n", path)
+
+    def to_parquet(self, path: str | Path, *, levels: bool = False) -> None:
+        """Write a table as Parquet, with the run's settings in its metadata (needs pyarrow)."""
+        frame = self.accesses if levels else self.layers
+        frame.attrs = self._settings()
+        buffer = io.BytesIO()
+        frame.to_parquet(buffer, index=False)
+        write_atomically(Path(path), buffer.getvalue())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain data."""
+        network, hardware = self.inputs
+        return {
+            "settings": self._settings(),
+            "totals": {
+                "macs": self.total_macs,
+                "effective_macs": self.total_effective_macs,
+                "cycles": self.total_cycles,
+                "time_ms": self.total_time_ms,
+                "dram_bytes": self.total_dram_bytes,
+                "dram_bound_bytes": self.total_dram_bound_bytes,
+                "energy_mj": self.total_energy_mj,
+                "energy_pj_by_level": self.energy_by_level(),
+                "parameters": network.parameters,
+                "cached_weight_bytes": self.cached_weight_bytes,
+            },
+            "search": {"mapspace": self.mapspace, "evaluated": self.evaluated},
+            "notes": [asdict(note) for note in self.warnings],
+            "layers": [asdict(row) for row in self.layer_rows],
+            "accesses": [asdict(row) for row in self.access_rows],
+            "mapping": {
+                "layers": {
+                    name: [row.model_dump(mode="json") for row in loops]
+                    for name, loops in self.mappings.items()
+                }
+            },
+            "hardware": hardware.model_dump(mode="json"),
+            "network": _plain(asdict(network)),
+        }
+
+    def _settings(self) -> dict[str, Any]:
+        network, hardware = self.inputs
+        return {
+            "energysim": VERSION,
+            "network": self.network,
+            "network_sha256": _digest(_plain(asdict(network))),
+            "hardware": self.hardware,
+            "hardware_sha256": _digest(hardware.model_dump(mode="json")),
+            "pattern": self.pattern,
+            "dataflow": self.dataflow,
+            "objective": self.objective,
+            "batch": self.batch,
+            "residency": self.residency,
+        }
+
+    # -- for people ----------------------------------------------------------------------------
+
+    def __repr__(self) -> str:
+        return (
+            f"<{self.network} on {self.hardware}: {si(self.total_energy_mj)} mJ, "
+            f"{si(self.total_time_ms)} ms, {si(self.total_dram_bytes / 1e6)} MB DRAM, "
+            f"{len(self.layer_rows)} layers>"
+        )
+
+    def _repr_html_(self) -> str:
+        """Return the layer table for notebooks."""
+        heads = ("layer", "kind", "MACs [M]", "DRAM [MB]", "energy [uJ]", "time [ms]", "share [%]")
+        total = self.total_energy_pj or 1.0
+        rows = [
+            (
+                row.layer,
+                row.kind,
+                si(row.effective_macs / 1e6),
+                si(row.dram_bytes / 1e6),
+                si(row.energy_pj / 1e6),
+                si(row.time_ms),
+                si(100 * row.energy_pj / total),
+            )
+            for row in self.layer_rows
+        ]
+        head = "".join(f"<th>{name}</th>" for name in heads)
+        body = "".join(
+            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"
+            for row in rows
+        )
+        return (
+            f"<p><b>{html.escape(repr(self)[1:-1])}</b></p>"
+            f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        )
+
+
+def _frame(rows: Sequence[object], kind: type) -> pd.DataFrame:
+    import pandas as pd  # noqa: PLC0415
+
+    names = [each.name for each in fields(kind)]
+    return pd.DataFrame([[getattr(row, name) for name in names] for row in rows], columns=names)
+
+
+def _deliver(text: str, path: str | Path | None) -> str:
+    if path is not None:
+        write_atomically(Path(path), text)
+    return text
+
+
+def _plain(data: Any) -> Any:
+    return json.loads(json.dumps(data))
+
+
+def _digest(data: Any) -> str:
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
