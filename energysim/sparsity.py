@@ -282,22 +282,26 @@ class Mask:
         counts: npt.NDArray[np.int64] = sizes[self._slot_numbers()]
         return counts
 
-    def max_tile_nonzeros(self, k_tile: int, c_tile: int) -> int:
+    def max_tile_nonzeros(
+        self, k_tiles: npt.ArrayLike, c_tiles: npt.ArrayLike
+    ) -> npt.NDArray[np.int64]:
         """Live weights of the fullest tile of whole kernels within one group.
 
         Parameters
         ----------
-        k_tile, c_tile : int
+        k_tiles, c_tiles : int array, shapes (A,) and (B,)
             Filters and input channels of a tile. Tiles start at multiples of these; the last one
             may be smaller.
 
         Returns
         -------
-        int
+        int array, shape (A, B)
             The largest count over all tiles of all groups: the room that a buffer needs.
         """
-        groups, filters, channels, _, _ = self.dims
-        return _fullest_tile(self.slot_sizes, groups, filters, channels, k_tile, c_tile)
+        import numpy as np
+
+        k, c = np.atleast_1d(k_tiles), np.atleast_1d(c_tiles)
+        return _fullest_tiles(self.slot_sizes, self.dims[:3], k, c)
 
     def _slot_numbers(self) -> npt.NDArray[np.int64]:
         """Slot of every 2D kernel, shape (G, K, C)."""
@@ -343,33 +347,75 @@ def _live_weights(sizes: tuple[int, ...], groups: int, filters: int, channels: i
     )
 
 
-def _pieces(extent: int, tile: int) -> dict[int, range]:
-    """Sort the tile numbers of one dim by tile size: whole tiles, then the smaller last one."""
-    whole, rest = divmod(extent, tile)
-    sizes = {tile: range(whole)} if whole else {}
-    return sizes | ({rest: range(whole, whole + 1)} if rest else {})
+def _fullest_tiles(
+    sizes: tuple[int, ...],
+    dims: tuple[int, int, int],
+    k_tiles: npt.NDArray[np.int64],
+    c_tiles: npt.NDArray[np.int64],
+) -> npt.NDArray[np.int64]:
+    """Largest count of live weights over all tiles, for all pairs of tile sizes.
 
+    Only the sum of a tile's offsets mod the period matters, so the whole tiles and the smaller last
+    one of each dim are told apart by size and by the offsets that they start at.
+    """
+    import numpy as np
 
-@lru_cache(maxsize=65536)
-def _fullest_tile(
-    sizes: tuple[int, ...], groups: int, filters: int, channels: int, k_tile: int, c_tile: int
-) -> int:
-    """Largest count of live weights over all tiles, in time bounded by the period."""
+    groups, filters, channels = dims
     period = len(sizes)
-    fullest = 0
-    for k_size, k_tiles in _pieces(filters, k_tile).items():
-        for c_size, c_tiles in _pieces(channels, c_tile).items():
-            weights = _tile_weights(sizes, k_size, c_size)
-            # Starts repeat after at most one period of tiles (and of groups).
-            k_first = {tile * k_tile % period for tile in k_tiles[:period]}
-            c_first = {tile * c_tile % period for tile in c_tiles[:period]}
-            offsets = {
-                (group * (filters + channels) + 1) % period for group in range(min(groups, period))
-            }
-            rows = {(k + offset) % period for k in k_first for offset in offsets}
-            firsts = {(row + c) % period for row in rows for c in c_first}
-            fullest = max(fullest, max(weights[first] for first in firsts))
+    fullest = np.zeros((k_tiles.size, c_tiles.size), dtype=np.int64)
+    if period == 1:
+        whole = np.minimum(k_tiles, filters)[:, None] * np.minimum(c_tiles, channels)
+        return fullest + whole * sizes[0]
+    corners = _corner_weights(sizes)
+    mean = sum(sizes)
+    by_group = {(group * (filters + channels) + 1) % period for group in range(min(groups, period))}
+    for k_size, k_starts in _tile_classes(filters, k_tiles, period):
+        for c_size, c_starts in _tile_classes(channels, c_tiles, period):
+            k_rest, c_rest = k_size % period, c_size % period
+            even = np.multiply.outer(k_size, c_size) - np.multiply.outer(k_rest, c_rest)
+            for first in range(period):
+                starts = np.zeros(fullest.shape, dtype=np.bool_)
+                for at in range(period):
+                    rows = np.zeros(k_tiles.size, dtype=np.bool_)
+                    for offset in by_group:
+                        rows |= k_starts[:, (first - at - offset) % period]
+                    starts |= np.logical_and.outer(rows, c_starts[:, at])
+                live = even // period * mean + corners[k_rest[:, None], c_rest[None], first]
+                np.maximum(fullest, np.where(starts, live, 0), out=fullest)
     return fullest
+
+
+def _tile_classes(
+    extent: int, tiles: npt.NDArray[np.int64], period: int
+) -> list[tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]]:
+    """Sizes ``(A,)`` of the whole tiles and of the last one, and the offsets they start at ``(A, P)``."""
+    import numpy as np
+
+    size = np.minimum(tiles, extent)
+    whole, rest = extent // size, extent % size
+    number = np.arange(period)
+    starts = np.zeros((tiles.size, period), dtype=np.bool_)
+    row = np.broadcast_to(np.arange(tiles.size)[:, None], starts.shape)
+    there = number[None] < whole[:, None]
+    starts[row[there], (number[None] * size[:, None] % period)[there]] = True
+    last = np.zeros_like(starts)
+    some = rest > 0
+    last[np.flatnonzero(some), (whole * size % period)[some]] = True
+    return [(size, starts), (rest, last)]
+
+
+@lru_cache(maxsize=64)
+def _corner_weights(sizes: tuple[int, ...]) -> npt.NDArray[np.int64]:
+    """Live weights of a k x c tile with k, c < P, for each slot of its first kernel, (P, P, P)."""
+    import numpy as np
+
+    period = len(sizes)
+    return np.array(
+        [
+            [_tile_weights(sizes, filters, channels) for channels in range(period)]
+            for filters in range(period)
+        ]
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,123 @@
+"""The command line: one module a command, each imported when it is called for."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+from typing import Any
+
+import click
+
+from energysim.errors import EnergysimError, InputErrors, did_you_mean
+
+DEBUG_VARIABLE = "ENERGYSIM_DEBUG"
+"""Environment variable that makes a bug print its traceback."""
+
+EXIT_BUG = 1
+EXIT_INTERRUPTED = 130
+"""As shells count it: 128 plus the number of the signal."""
+
+_MODULES = {"run": "run", "list": "list_", "show": "show", "check": "check"}
+
+
+class _Refusal(click.ClickException):
+    """An error of the package, as click prints it."""
+
+    def __init__(self, error: EnergysimError) -> None:
+        super().__init__(_message(error))
+        self.exit_code = error.exit_code
+
+
+def _message(error: EnergysimError) -> str:
+    """Put many problems under one another, with their count where there is more than one."""
+    if not isinstance(error, InputErrors):
+        return str(error)
+    lines = [line for problem in error.problems for line in problem.splitlines()]
+    text = "\n       ".join(lines)
+    count = len(error.problems)
+    return f"{text}\n{count} errors" if count > 1 else text
+
+
+class _Commands(click.Group):
+    """Imports a command when it is asked for, and turns exceptions into exit codes."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(_MODULES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in _MODULES:
+            return None
+        command = import_module(f"energysim.cli.{_MODULES[cmd_name]}").command
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        word = args[0]
+        if word not in _MODULES and not word.startswith("-") and not ctx.resilient_parsing:
+            hint = did_you_mean(word, _MODULES) or f" Commands: {', '.join(_MODULES)}"
+            ctx.fail(f"no command named '{word}'.{hint}")
+        return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        for stream in (sys.stdout, sys.stderr):
+            if hasattr(stream, "reconfigure"):  # a terminal without these letters is no bug
+                stream.reconfigure(errors="replace")
+        try:
+            return super().invoke(ctx)
+        except (click.exceptions.Exit, click.ClickException):
+            raise
+        except EnergysimError as error:
+            raise _Refusal(error) from None
+        except (KeyboardInterrupt, click.Abort):
+            click.echo("\nInterrupted: nothing was written.", err=True)
+            ctx.exit(EXIT_INTERRUPTED)
+        except BrokenPipeError:
+            _drop_stdout()
+            ctx.exit(0)
+        except Exception as error:
+            if os.environ.get(DEBUG_VARIABLE, "") not in ("", "0"):
+                raise_traceback()
+            click.echo(
+                f"Error: unexpected {type(error).__name__}: {error}\n"
+                "  This is a bug in energysim: please report it with your command and its files.\n"
+                f"  {DEBUG_VARIABLE}=1 shows where it happened.",
+                err=True,
+            )
+            ctx.exit(EXIT_BUG)
+
+
+def raise_traceback() -> None:
+    """Print the traceback of the exception that is being handled."""
+    import traceback
+
+    click.echo(traceback.format_exc(), err=True, nl=False)
+
+
+def _drop_stdout() -> None:
+    """Send what is left in the buffer nowhere: the reader of our output has gone."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="energysim", message="%(prog)s %(version)s")
+def main() -> None:
+    """What a CNN costs on an embedded accelerator: energy, memory traffic and time per layer.
+
+    \b
+    Example:
+      energysim list nets
+      energysim run --net vgg16_ps --hw edge_tpu
+
+    \b
+    Exit status: 0 done, 1 a bug, 2 wrong usage or input, 3 a layer does not fit,
+    130 interrupted.
+
+    \b
+    Tab completion, for bash (zsh and fish alike):
+      eval "$(_ENERGYSIM_COMPLETE=bash_source energysim)"
+    """

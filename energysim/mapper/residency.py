@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from energysim.axes import Dim, Shape, Tensor
 from energysim.hardware import Hardware
 from energysim.mapper.dataflows import Dataflow
@@ -204,5 +206,6 @@ def _pass_bits(
         kernel = shape[Dim.R] * shape[Dim.S]
         needed[Tensor.WEIGHT] = filters * channels * kernel * hardware.bits.weight
         if level.compressed:
-            needed[Tensor.WEIGHT] = store.tile_bits(shape, filters, channels, kernel)
+            tile = store.tile_bits(shape, np.array([filters]), np.array([channels]), kernel)
+            needed[Tensor.WEIGHT] = int(tile[0, 0])
     return {tensor: bits * copies for tensor, bits in needed.items() if tensor in level.tensors}

@@ -19,9 +19,9 @@ from energysim.errors import DoesNotFitError
 from energysim.hardware import Hardware
 from energysim.mapper.dataflows import Dataflow
 from energysim.mapper.space import KERNEL, Template, dram_orders, make_template
-from energysim.mapping import Nest, Rules, Segment, nominal_tile
+from energysim.mapping import Nest, Rules, Segment
 from energysim.model.capacity import Residency, element_bits
-from energysim.model.counts import GROUPS, Expansion, Key, Terms, expand
+from energysim.model.counts import GROUPS, Expansion, Key, Terms, expand_orders
 from energysim.model.energy import Tariff, tariff
 from energysim.model.latency import latency
 from energysim.model.sparse import WeightStore
@@ -98,7 +98,8 @@ def search(problem: Problem) -> Found:
     )
     dims = tuple(dim for dim in Dim if shape[dim] > 1 and dim not in KERNEL)
     orders = dram_orders(dims)
-    fits, smallest_missing = _fits(problem, template, orders[0])
+    expansions = _expansions(template, orders, problem.rules)
+    fits, smallest_missing = _fits(problem, template, expansions[orders[0]], template.nest(orders[0]))
     feasible = int(np.count_nonzero(fits))
     if not feasible:
         name = problem.hardware.levels[template.buffer].name
@@ -108,7 +109,7 @@ def search(problem: Problem) -> Found:
         )
     best, lows = np.inf, []
     for order in orders:
-        low = min((float(costs.min()) for _, costs in _costs(problem, template, order, fits)))
+        low = min((float(costs.min()) for _, costs in _costs(problem, template.nest(order), expansions[order], fits)))
         lows.append(low)
         best = min(best, low)
     limit = best * (1 + TIE)
@@ -116,7 +117,7 @@ def search(problem: Problem) -> Found:
     nest = template.nest(chosen)
     flat = next(
         start + int(np.flatnonzero(costs <= limit)[0])
-        for start, costs in _costs(problem, template, chosen, fits)
+        for start, costs in _costs(problem, nest, expansions[chosen], fits)
         if float(costs.min()) <= limit
     )
     choices = _choices(template, nest)
@@ -144,10 +145,17 @@ def _choices(template: Template, nest: Nest) -> list[Ints]:
     return template.choices(nest)
 
 
-@lru_cache(maxsize=2048)
-def _expansion(template: Template, order: tuple[Dim, ...], rules: Rules) -> Expansion:
-    nest = template.nest(order)
-    return expand(template.shape, nest, _choices(template, nest), rules)
+@lru_cache(maxsize=256)
+def _expansions(
+    template: Template, orders: tuple[tuple[Dim, ...], ...], rules: Rules
+) -> dict[tuple[Dim, ...], Expansion]:
+    """Counts of the whole grid for every order; all orders share the choices of the first."""
+    base = orders[0]
+    nest = template.nest(base)
+    rest = tuple(range(len(base), len(nest.loops)))
+    ranks = [(*(order.index(dim) for dim in base), *rest) for order in orders]
+    expansions = expand_orders(template.shape, nest, _choices(template, nest), rules, ranks=ranks)
+    return dict(zip(orders, expansions, strict=True))
 
 
 # -- grids -------------------------------------------------------------------------------------------
@@ -207,11 +215,9 @@ def _slabs(shape: tuple[int, ...]) -> Iterator[slice]:
 
 
 def _costs(
-    problem: Problem, template: Template, order: tuple[Dim, ...], fits: npt.NDArray[np.bool_]
+    problem: Problem, nest: Nest, expansion: Expansion, fits: npt.NDArray[np.bool_]
 ) -> Iterator[tuple[int, Floats]]:
     """Cost of every mapping of one order, infinite where it does not fit: (offset, flat costs)."""
-    nest = template.nest(order)
-    expansion = _expansion(template, order, problem.rules)
     prices = tariff(problem.hardware, nest, problem.store, problem.residency.tensors)
     sizes = tuple(factor.shape[1] for factor in expansion.steps.factors)
     columns = sizes[4] * sizes[5]
@@ -257,11 +263,9 @@ def _reader(expansion: Expansion, slab: _Slab) -> Callable[[Key], Floats | None]
 
 
 def _fits(
-    problem: Problem, template: Template, order: tuple[Dim, ...]
+    problem: Problem, template: Template, expansion: Expansion, nest: Nest
 ) -> tuple[npt.NDArray[np.bool_], int]:
     """Which grid points fit the searched level (flat), and what the best of them misses if none does [bit]."""
-    nest = template.nest(order)
-    expansion = _expansion(template, order, problem.rules)
     sizes = tuple(factor.shape[1] for factor in expansion.steps.factors)
     flat, columns = int(np.prod(sizes)), sizes[4] * sizes[5]
     buffer = template.buffer
@@ -318,21 +322,12 @@ def _needed_bits(
 def _packed_tiles(store: WeightStore, template: Template, nest: Nest) -> Floats:
     """Room of the compressed weight tile for every row of the grid [bit]."""
     shape, choices = template.shape, _choices(template, nest)
-    sizes = [rows.shape[0] for rows in choices[:4]]
-    packed = np.empty(sizes, dtype=np.float64)
-    tiles: list[list[int]] = []
+    tiles = []
     for group in range(1, 4):
         dim = GROUPS[group][0]
-        extents = []
-        for row in range(sizes[group]):
-            index = [0] * len(GROUPS)
-            index[group] = row
-            tile = nominal_tile(shape, nest, _trips(nest, choices, index), template.buffer, Tensor.WEIGHT)
-            extents.append(tile[dim])
-        tiles.append(extents)
+        cut = shape[dim] > 1  # the group's first loop is then the DRAM loop
+        tiles.append(-(-shape[dim] // choices[group][:, 0]) if cut else np.array([1]))
     kernel = shape[Dim.R] * shape[Dim.S]
-    for k, filters in enumerate(tiles[1]):
-        for c, channels in enumerate(tiles[2]):
-            bits = store.tile_bits(shape, filters, channels, kernel)
-            packed[:, :, k, c] = np.array(tiles[0]) * bits
-    return packed.reshape(-1)
+    bits = store.tile_bits(shape, tiles[1], tiles[2], kernel)
+    packed = np.multiply.outer(tiles[0], bits).astype(np.float64)
+    return np.broadcast_to(packed, (choices[0].shape[0], *packed.shape)).reshape(-1)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from energysim.axes import Dim, Shape, Tensor
 from energysim.hardware import Hardware
 from energysim.mapping import Nest, nominal_tile
@@ -87,7 +89,9 @@ def occupancy(
             if tensor is Tensor.WEIGHT and memory.compressed and store is not None:
                 size = nominal_tile(shape, nest, trips, level, tensor)
                 kernel = size[Dim.R] * size[Dim.S]
-                tile = size[Dim.G] * store.tile_bits(shape, size[Dim.K], size[Dim.C], kernel)
+                filters, channels = np.array([size[Dim.K]]), np.array([size[Dim.C]])
+                one_group = int(store.tile_bits(shape, filters, channels, kernel)[0, 0])
+                tile = size[Dim.G] * one_group
             copies = 2 if memory.double_buffered and not counts(level, tensor, "constant")[0] else 1
             bits[tensor] = tile * copies
         reserved = residency.reserved_bits if level == 1 else 0

@@ -187,15 +187,47 @@ def expand(
     -------
     Expansion
     """
+    return expand_orders(shape, nest, choices, rules, ranks=[range(len(nest.loops))])[0]
+
+
+def expand_orders(
+    shape: Shape,
+    nest: Nest,
+    choices: Sequence[Ints],
+    rules: Rules | None = None,
+    *,
+    ranks: Sequence[Sequence[int]],
+) -> list[Expansion]:
+    """Tabulate a nest and reorderings of its outermost loops, which share all tables.
+
+    Parameters
+    ----------
+    shape, nest, choices, rules
+        As in :func:`expand`.
+    ranks : sequence of sequence of int
+        For each order: the place of each loop of ``nest``. Only loops in front of all cuts but
+        those of the outermost level may change places, and no two of them of the same group.
+
+    Returns
+    -------
+    list of Expansion
+    """
     rules = rules or Rules()
-    values: dict[Key, Terms] = {}
+    boundaries = []
     for tensor in Tensor:
         holders = nest.holders(tensor)
-        for i, outer in enumerate(holders):
-            inner = holders[i + 1] if i + 1 < len(holders) else None
-            boundary = _Boundary(shape, nest, choices, rules, tensor, outer, inner)
-            values.update(boundary.counts())
-    return Expansion(_steps(shape, nest, choices), values, _used(shape, nest, choices))
+        boundaries += [
+            _Boundary(shape, nest, choices, rules, tensor, outer, inner)
+            for outer, inner in zip(holders, (*holders, None)[1:], strict=True)
+        ]
+    steps, used = _steps(shape, nest, choices), _used(shape, nest, choices)
+    expansions = []
+    for rank in ranks:
+        values: dict[Key, Terms] = {}
+        for boundary in boundaries:
+            values.update(boundary.counts(rank))
+        expansions.append(Expansion(steps, values, used))
+    return expansions
 
 
 def _used(shape: Shape, nest: Nest, choices: Sequence[Ints]) -> tuple[Terms, ...]:
@@ -240,9 +272,9 @@ class _AxisInNest:
     temporal: tuple[int, ...]
     """positions in the nest of the axis's temporal loops outside the cut"""
 
-    def code(self, position: int) -> int:
+    def code(self, position: int, rank: Sequence[int]) -> int:
         """Code of the transitions of the temporal loop at ``position`` (see :mod:`.tables`)."""
-        before = sum(own < position for own in self.temporal)
+        before = sum(rank[own] < rank[position] for own in self.temporal)
         return 2 * before + (position in self.temporal)
 
 
@@ -280,54 +312,74 @@ class _Boundary:
             _place(nest, choices, roles, dims, axis, keeps=self.keeps, whole=whole)
             for dims, axis in _tile_axes(shape, tensor, rules)
         ]
-        self.sizes = [rows.shape[0] for rows in choices]
+        self.ones = [np.ones((1, rows.shape[0]), dtype=np.int64) for rows in choices]
         self.extents = shape
+        self.codes: tuple[tuple[int, ...], ...] = ()
+        """for each temporal loop outside the cut, the code of its transitions along each axis"""
+        self.known: dict[object, Terms] = {}
 
     # -- sums of products ------------------------------------------------------------------------
 
     def _product(self, factor_of: Iterable[tuple[int, Ints]]) -> tuple[Ints, ...]:
-        factors = [np.ones((1, size), dtype=np.int64) for size in self.sizes]
+        factors: list[Ints | None] = [None] * len(GROUPS)
         for group, factor in factor_of:
-            factors[group] = factors[group] * factor
-        return tuple(factors)
+            before = factors[group]
+            factors[group] = factor if before is None else before * factor
+        return tuple(
+            one if factor is None else factor
+            for factor, one in zip(factors, self.ones, strict=True)
+        )
 
     def _total(self, name: str, last: str | None = None, single: str | None = None) -> Terms:
         """Product over axes; on the reduction axes ``last``, where only one instance sums."""
-        return Terms(self._product(self._pick(axis, name, last, single) for axis in self.axes))
+        key = (name, last, single)
+        if key not in self.known:
+            picked = ((axis.group, self._pick(axis, *key)[None]) for axis in self.axes)
+            self.known[key] = Terms(self._product(picked))
+        return self.known[key]
 
-    def _pick(
-        self, axis: _AxisInNest, name: str, last: str | None, single: str | None, code: int | None = None
-    ) -> tuple[int, Ints]:
+    def _pick(self, axis: _AxisInNest, name: str, last: str | None, single: str | None) -> Ints:
         reduces = last is not None and axis.dims[0] in REDUCTION
         factor: Ints = getattr(axis.table, last if reduces and last is not None else name)
-        if code is not None:
-            factor = factor[code]
         if reduces and single is not None:
             factor = factor * (getattr(axis.table, single) == 1)
-        return axis.group, factor[None]
+        return factor
 
     def _held(self, name: str, last: str | None = None, single: str | None = None) -> Terms:
         """Sum over temporal loops j of the product over axes of what need not move."""
-        rows = []
-        for position in self.temporal if self.keeps else ():
-            term = self._product(
-                self._pick(axis, name, last, single, axis.code(position)) for axis in self.axes
-            )
-            if all(factor.any() for factor in term):
-                rows.append(term)
-        if not rows:
+        if not self.keeps:
             return self._none()
-        return Terms(tuple(np.concatenate(column) for column in zip(*rows, strict=True)))
+        # The order of the loops matters only through the codes, so many orders share the result.
+        key = (name, last, single, self.codes)
+        if key not in self.known:
+            factors = [self._pick(axis, name, last, single) for axis in self.axes]
+            alive = [factor.any(axis=-1) for factor in factors]
+            rows = [
+                self._product(
+                    (axis.group, factor[code, None])
+                    for axis, factor, code in zip(self.axes, factors, codes, strict=True)
+                )
+                for codes in self.codes
+                if all(some[code] for some, code in zip(alive, codes, strict=True))
+            ]
+            columns = zip(*rows, strict=True)
+            self.known[key] = (
+                Terms(tuple(np.concatenate(column) for column in columns)) if rows else self._none()
+            )
+        return self.known[key]
 
     def _none(self) -> Terms:
-        return Terms(tuple(np.zeros((0, size), dtype=np.int64) for size in self.sizes))
+        return Terms(tuple(one[:0] for one in self.ones))
 
     def _moved(self, name: str, held: str) -> Terms:
         return self._total(name) - self._held(held)
 
     # -- counts ----------------------------------------------------------------------------------
 
-    def counts(self) -> dict[Key, Terms]:
+    def counts(self, rank: Sequence[int]) -> dict[Key, Terms]:
+        self.codes = tuple(
+            tuple(axis.code(position, rank) for axis in self.axes) for position in self.temporal
+        )
         if self.tensor is Tensor.OUTPUT:
             named = self._output_counts()
         else:
@@ -389,7 +441,7 @@ class _Boundary:
             self._product(
                 (axis.group, axis.table.spread_outer[None])
                 if axis.dims[0] in REDUCTION
-                else (axis.group, np.full((1, self.sizes[axis.group]), self.extents[axis.dims[0]]))
+                else (axis.group, self.ones[axis.group] * self.extents[axis.dims[0]])
                 for axis in self.axes
             )
         )
@@ -409,7 +461,7 @@ class _Boundary:
     def _final(self) -> Terms:
         """1 where all that p gets from below is complete; the MAC hands over partial sums."""
         if self.inner is None:
-            return Terms(self._product([(0, np.zeros((1, self.sizes[0]), dtype=np.int64))]))
+            return Terms(self._product([(0, 0 * self.ones[0])]))
         spread = "spread_outer" if self.rules.reduce else "spread"
         return Terms(
             self._product(

@@ -5,8 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from energysim.axes import Dim, Shape, Tensor
+import numpy as np
+import numpy.typing as npt
+
+from energysim.axes import Shape, Tensor
 from energysim.sparsity import Mask, cheapest
+
+Ints = npt.NDArray[np.int64]
 
 ONCE_PER_LAYER = frozenset({"periodic"})
 """Formats whose metadata is one table a layer: loaded once, not with every tile."""
@@ -66,27 +71,27 @@ class WeightStore:
         """Weights that are stored: all of them in the dense format, else those that may be live."""
         return self.elements if self.format == "dense" else self.mask.nonzeros
 
-    def tile_bits(self, shape: Shape, k_tile: int, c_tile: int, kernel: int) -> int:
-        """Room that the fullest tile of one group needs [bit].
+    def tile_bits(self, shape: Shape, k_tiles: Ints, c_tiles: Ints, kernel: int) -> Ints:
+        """Room that the fullest tile of one group needs, for all pairs of tile sizes.
 
         Parameters
         ----------
         shape : Shape
-        k_tile, c_tile : int
+        k_tiles, c_tiles : int array, shapes (A,) and (B,)
             Filters and channels of the tile.
         kernel : int
             Taps of the tile; fewer than the whole kernel are taken as all live.
+
+        Returns
+        -------
+        int array, shape (A, B)
+            [bit]
         """
-        dense = k_tile * c_tile * kernel
+        dense = np.multiply.outer(k_tiles, c_tiles) * kernel
         if self.format == "dense":
-            return dense * self.values_bits // self.elements
-        live = min(dense, self.mask.max_tile_nonzeros(k_tile, c_tile))
+            return dense * (self.values_bits // self.elements)
+        live = np.minimum(dense, self.mask.max_tile_nonzeros(k_tiles, c_tiles))
         values = live * (self.values_bits // self.mask.nonzeros)
         if self.format in ONCE_PER_LAYER:
             return values + self.metadata_bits
         return values + -(-dense * self.metadata_bits // shape.elements(Tensor.WEIGHT))
-
-
-def whole_kernel(shape: Shape) -> int:
-    """Taps of the 2D kernel."""
-    return shape[Dim.R] * shape[Dim.S]
