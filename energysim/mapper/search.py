@@ -161,37 +161,6 @@ def _expansions(
 # -- grids -------------------------------------------------------------------------------------------
 
 
-def _outer(factors: Iterable[npt.NDArray[np.generic]]) -> Floats:
-    """Row-wise outer product, ``(T, U_1), (T, U_2), ... -> (T, U_1 * U_2 * ...)``."""
-    product: Floats | None = None
-    for factor in factors:
-        each = factor.astype(np.float64)
-        if product is None:
-            product = each
-        else:
-            product = (product[:, :, None] * each[:, None, :]).reshape(each.shape[0], -1)
-    assert product is not None
-    return product
-
-
-class _Slab:
-    """A run of rows of the grid; values come as ``(rows, columns)`` arrays.
-
-    Rows run over the choices of (N, G, K, C), columns over those of the two windows.
-    """
-
-    def __init__(self, rows: slice) -> None:
-        self.rows = rows
-
-    def value(self, terms: Terms) -> Floats:
-        if not terms.factors[0].shape[0]:
-            sizes = [factor.shape[1] for factor in terms.factors]
-            columns = sizes[4] * sizes[5]
-            return np.zeros((len(range(*self.rows.indices(int(np.prod(sizes[:4]))))), columns))
-        left = _outer(terms.factors[:4])[:, self.rows]
-        return np.asarray(left.T @ _outer(terms.factors[4:]), dtype=np.float64)
-
-
 def _linear(expansion: Expansion, prices: Iterable[tuple[Key, float]]) -> Terms:
     """``sum of price * count`` as one sum of products (the first factor becomes float)."""
     scaled = [
@@ -222,17 +191,17 @@ def _costs(
     sizes = tuple(factor.shape[1] for factor in expansion.steps.factors)
     columns = sizes[4] * sizes[5]
     for rows in _slabs(sizes):
-        costs = _grid_cost(problem, nest, expansion, prices, _Slab(rows))
+        costs = _grid_cost(problem, nest, expansion, prices, rows)
         costs = np.where(fits.reshape(-1, columns)[rows], costs, np.inf)
         yield rows.start * columns, costs.reshape(-1)
 
 
 def _grid_cost(
-    problem: Problem, nest: Nest, expansion: Expansion, prices: Tariff, slab: _Slab
+    problem: Problem, nest: Nest, expansion: Expansion, prices: Tariff, rows: slice
 ) -> Floats:
     if problem.objective is Objective.DRAM:
         level_0 = ((key, bits) for key, bits in prices.bits.items() if key[0] == 0)
-        return slab.value(_linear(expansion, level_0))
+        return _linear(expansion, level_0).grid(rows)
     timed = problem.objective is not Objective.ENERGY or problem.static_pj_per_cycle
     cycles: Floats | float = 0.0
     if timed:
@@ -240,21 +209,21 @@ def _grid_cost(
             problem.hardware,
             nest,
             prices,
-            steps=slab.value(expansion.steps),
-            value=_reader(expansion, slab),
-            used=[slab.value(terms) for terms in expansion.used],
+            steps=expansion.steps.grid(rows),
+            value=_reader(expansion, rows),
+            used=[terms.grid(rows) for terms in expansion.used],
             vector=problem.store is None,
         ).total
         if problem.objective is Objective.LATENCY:
             return np.asarray(cycles)
-    energy = slab.value(_linear(expansion, prices.element_pj().items())) + prices.once_pj()
+    energy = _linear(expansion, prices.element_pj().items()).grid(rows) + prices.once_pj()
     energy = energy + problem.static_pj_per_cycle * cycles
     return energy * cycles if problem.objective is Objective.EDP else energy
 
 
-def _reader(expansion: Expansion, slab: _Slab) -> Callable[[Key], Floats | None]:
+def _reader(expansion: Expansion, rows: slice) -> Callable[[Key], Floats | None]:
     def value(key: Key) -> Floats | None:
-        return slab.value(expansion.values[key]) if key in expansion.values else None
+        return expansion.values[key].grid(rows) if key in expansion.values else None
 
     return value
 
@@ -276,9 +245,8 @@ def _fits(
         return fits.reshape(-1), least
     least = 2**62
     for rows in _slabs(sizes):
-        slab = _Slab(rows)
         needed = {
-            tensor: _needed_bits(problem, nest, template, expansion, tensor, slab)
+            tensor: _needed_bits(problem, nest, template, expansion, tensor, rows)
             for tensor in Tensor
             if nest.cuts[buffer][tensor] is not None
         }
@@ -297,25 +265,25 @@ def _needed_bits(
     template: Template,
     expansion: Expansion,
     tensor: Tensor,
-    slab: _Slab,
+    rows: slice,
 ) -> Floats:
     """Room that a tensor takes in the searched level on the grid, as :func:`..capacity.occupancy` counts it."""
     hardware, shape, buffer = problem.hardware, problem.shape, template.buffer
     memory = hardware.levels[buffer]
     width: Floats | int = element_bits(hardware, tensor, final=True)
     if tensor is Tensor.OUTPUT:
-        final = slab.value(expansion.values[buffer, tensor, "final"])
+        final = expansion.values[buffer, tensor, "final"].grid(rows)
         partial = element_bits(hardware, tensor, final=False)
         width = partial + (width - partial) * final
-    tile = slab.value(expansion.values[buffer, tensor, "tile"])
+    tile = expansion.values[buffer, tensor, "tile"].grid(rows)
     if tensor in problem.residency.tensors and nest.holders(tensor)[1] == buffer:
         whole = 0 if tensor is Tensor.WEIGHT else shape.elements(tensor)
         return whole * width + 0 * tile
-    constant = slab.value(expansion.values[buffer, tensor, "constant"])
+    constant = expansion.values[buffer, tensor, "constant"].grid(rows)
     copies = 2 - constant if memory.double_buffered else 1
     if tensor is Tensor.WEIGHT and memory.compressed and problem.store is not None:
         packed = _packed_tiles(problem.store, template, nest)
-        return packed[slab.rows, None] * copies
+        return packed[rows, None] * copies
     return tile * width * copies
 
 

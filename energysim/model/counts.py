@@ -15,8 +15,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from energysim.axes import REDUCTION, RELEVANT, Dim, Shape, Tensor
 from energysim.mapping import Nest, Rules
@@ -31,6 +33,14 @@ GROUPS: tuple[tuple[Dim, ...], ...] = (
     (Dim.Q, Dim.S),
 )
 """Dims whose loops must be seen together: a window is driven by an output dim and a kernel dim."""
+
+SIDE = 4
+"""The first so many groups vary over the rows of a grid of mappings, the others over its columns."""
+
+EXACT = 2**53
+"""Integers below this are exact in float64, and so are their sums and products."""
+
+Floats = npt.NDArray[np.float64]
 
 GROUP_OF: dict[Dim, int] = {dim: i for i, group in enumerate(GROUPS) for dim in group}
 
@@ -63,25 +73,90 @@ class Terms:
             )
         )
 
-    def at(self, index: Ints) -> Ints:
-        """Value for each mapping of a batch.
+    def grid(self, rows: slice = slice(None)) -> Floats:
+        """Values for all combinations of choices, as one matrix product.
 
         Parameters
         ----------
-        index : int array, shape (B, 6)
-            Choice of each group.
+        rows : slice
+            Part of the rows.
 
         Returns
         -------
-        int array, shape (B,)
+        float array, shape (rows, columns)
+            Rows run over the choices of (N, G, K, C), columns over those of the two windows.
         """
-        total = np.zeros(index.shape[0], dtype=np.int64)
-        for term in zip(*self.factors, strict=True):
-            product: Ints | int = 1
-            for group, factor in enumerate(term):
-                product = product * (factor[0] if factor.size == 1 else factor[index[:, group]])
-            total += product
+        left, right = _outer(self.factors[:SIDE]), _outer(self.factors[SIDE:])
+        return np.asarray(left[:, rows].T @ right)
+
+    @property
+    def bound(self) -> float:
+        """No partial sum or product of any value is larger than this."""
+        parts = [np.abs(factor).max(axis=1, initial=0) for factor in self.factors]
+        return float(np.prod(np.array(parts, dtype=np.float64), axis=0).sum())
+
+
+def _outer(factors: Sequence[npt.NDArray[np.generic]]) -> Floats:
+    """Row-wise outer product, ``(T, U_1), (T, U_2), ... -> (T, U_1 * U_2 * ...)``."""
+    product = factors[0].astype(np.float64)
+    for factor in factors[1:]:
+        width = product.shape[1] * factor.shape[1]
+        product = (product[:, :, None] * factor[:, None, :]).reshape(factor.shape[0], width)
+    return product
+
+
+class _Batch:
+    """Mappings picked from a grid of choices; evaluates :class:`Terms` for all of them."""
+
+    def __init__(self, index: Ints, sizes: Sequence[int]) -> None:
+        self.size = index.shape[0]
+        self.rows, self.row = _compact(index[:, :SIDE], sizes[:SIDE])
+        self.columns, self.column = _compact(index[:, SIDE:], sizes[SIDE:])
+        # A batch that fills much of its own grid is read off the whole grid.
+        self.dense = self.rows.shape[0] * self.columns.shape[0] <= 4 * self.size
+
+    def value(self, terms: Terms) -> Ints:
+        exact = terms.bound < EXACT
+        kind = np.float64 if exact and self.dense else np.int64
+        left = _gathered(terms.factors[:SIDE], self.rows, kind)
+        right = _gathered(terms.factors[SIDE:], self.columns, kind)
+        if exact and self.dense:
+            grid = left.T @ right
+            return grid.reshape(-1)[self.row * grid.shape[1] + self.column].astype(np.int64)
+        total = np.zeros(self.size, dtype=np.int64)
+        for a, b in zip(left, right, strict=True):
+            total += a[self.row] * b[self.column]
         return total
+
+
+def _gathered(factors: Sequence[Ints], index: Ints, kind: type) -> npt.NDArray[Any]:
+    product = np.ones((factors[0].shape[0], index.shape[0]), dtype=kind)
+    for group, factor in enumerate(factors):
+        product *= factor if factor.shape[1] == 1 else factor[:, index[:, group]]
+    return product
+
+
+def _compact(index: Ints, sizes: Sequence[int]) -> tuple[Ints, Ints]:
+    """Distinct rows of an index array and which of them each row is."""
+    code = np.zeros(index.shape[0], dtype=np.int64)
+    for column, size in enumerate(sizes):
+        code = code * size + index[:, column]
+    distinct, inverse = _unique(code, int(np.prod(sizes, dtype=np.int64)))
+    rows = np.empty((distinct.size, len(sizes)), dtype=np.int64)
+    for column in reversed(range(len(sizes))):
+        rows[:, column] = distinct % sizes[column]
+        distinct = distinct // sizes[column]
+    return rows, inverse
+
+
+def _unique(code: Ints, limit: int) -> tuple[Ints, Ints]:
+    """``np.unique`` with inverse, without sorting where the codes are small."""
+    if limit > 64 * code.size + 1024:
+        distinct, inverse = np.unique(code, return_inverse=True)
+        return distinct, inverse.reshape(-1)
+    seen = np.zeros(limit, dtype=np.bool_)
+    seen[code] = True
+    return np.flatnonzero(seen), (np.cumsum(seen) - 1)[code]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,11 +190,25 @@ class Expansion:
     used: tuple[Terms, ...]
 
     def at(self, index: Ints) -> Counts:
-        """Counts of a batch, ``index`` as in :meth:`Terms.at`."""
+        """Counts of a batch.
+
+        Parameters
+        ----------
+        index : int array, shape (B, 6)
+            Choice of each group.
+        """
+        batch = _Batch(index, [factor.shape[1] for factor in self.steps.factors])
+        known: dict[int, Ints] = {}  # several counts may be the same terms
+
+        def value(terms: Terms) -> Ints:
+            if id(terms) not in known:
+                known[id(terms)] = batch.value(terms)
+            return known[id(terms)]
+
         return Counts(
-            self.steps.at(index),
-            {key: terms.at(index) for key, terms in self.values.items()},
-            tuple(terms.at(index) for terms in self.used),
+            value(self.steps),
+            {key: value(terms) for key, terms in self.values.items()},
+            tuple(value(terms) for terms in self.used),
         )
 
 
@@ -159,9 +248,9 @@ def count(shape: Shape, nest: Nest, trips: Ints, rules: Rules | None = None) -> 
     choices, index = [], np.empty((trips.shape[0], len(GROUPS)), dtype=np.int64)
     for group, _ in enumerate(GROUPS):
         own = own_loops(nest, group)
-        rows, inverse = np.unique(trips[:, own], axis=0, return_inverse=True)
+        limits = [int(trips[:, loop].max(initial=0)) + 1 for loop in own]
+        rows, index[:, group] = _compact(trips[:, own], limits)
         choices.append(rows)
-        index[:, group] = inverse.reshape(-1)
     return expand(shape, nest, choices, rules).at(index)
 
 

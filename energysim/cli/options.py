@@ -1,0 +1,215 @@
+"""Options that commands share, with what a shell completes for them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import click
+from click.shell_completion import CompletionItem
+
+from energysim import catalog
+from energysim.errors import EnergysimError
+from energysim.hardware import FormatWord
+from energysim.mapper.dataflows import DATAFLOWS
+from energysim.sparsity import PATTERNS
+
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
+
+OBJECTIVES = ("energy", "dram", "latency", "edp")
+"""What a search can minimise."""
+
+FORMATS = ("table", "csv", "json", "md")
+"""What can be printed."""
+
+FILE_FORMATS = {".csv": "csv", ".json": "json", ".parquet": "parquet", ".md": "md", ".html": "html"}
+"""What can be written to a file, by the suffix of its name."""
+
+MOST_IMAGES = 65_536
+"""Largest batch."""
+
+
+# -- completion ------------------------------------------------------------------------------------
+
+
+def _starting(words: Iterable[str], incomplete: str) -> list[CompletionItem]:
+    start = incomplete.lower()
+    return [CompletionItem(word) for word in words if word.lower().startswith(start)]
+
+
+def complete_words(words: Iterable[str]) -> Completer:
+    """Complete one of a fixed list of words."""
+    return lambda _ctx, _param, incomplete: _starting(words, incomplete)
+
+
+def complete_names(*kinds: catalog.Kind) -> Completer:
+    """Complete names of networks or hardware, or else paths."""
+
+    def complete(
+        _ctx: click.Context, _param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        try:
+            found = [item for kind in kinds for item in _starting(catalog.names(kind), incomplete)]
+        except (EnergysimError, OSError):  # a broken file must not spill over the user's prompt
+            found = []
+        return found or [CompletionItem(incomplete, type="file")]
+
+    return complete
+
+
+# -- options -----------------------------------------------------------------------------------------
+
+network = click.option(
+    "--net",
+    "net",
+    required=True,
+    metavar="NAME",
+    shell_complete=complete_names("nets"),
+    help="Network: a name ('energysim list nets') or a .yaml file.",
+)
+hardware = click.option(
+    "--hw",
+    "hw",
+    required=True,
+    metavar="NAME",
+    shell_complete=complete_names("hw"),
+    help="Hardware: a name ('energysim list hw') or a .yaml file.",
+)
+pattern = click.option(
+    "--pattern",
+    metavar="NAME",
+    shell_complete=complete_words(PATTERNS),
+    help="Lay a pattern of sparse kernels over a dense network ('energysim list patterns').",
+)
+objective = click.option(
+    "--objective",
+    type=click.Choice(OBJECTIVES),
+    default="energy",
+    show_default=True,
+    help="What the mapping of each layer minimises; edp is energy times delay.",
+)
+dataflow = click.option(
+    "--dataflow",
+    metavar="NAME",
+    shell_complete=complete_words(DATAFLOWS),
+    help="Dataflow in place of the hardware's own ('energysim list dataflows').",
+)
+mapping = click.option(
+    "--mapping",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Loop nests for some layers (YAML); the others are searched.",
+)
+residency = click.option(
+    "--residency",
+    type=click.Choice(("on", "off")),
+    help="Keep what fits on chip between layers and inferences; else as the hardware file says.",
+)
+batch = click.option(
+    "--batch",
+    type=click.IntRange(1, MOST_IMAGES),
+    default=1,
+    show_default=True,
+    help="Images processed together; figures are for all of them.",
+)
+weight_format = click.option(
+    "--weight-format",
+    type=click.Choice(("auto", *get_args(FormatWord))),
+    default="auto",
+    show_default=True,
+    help="How weights are stored; auto takes the smallest that the hardware can decode.",
+)
+levels = click.option(
+    "--levels",
+    is_flag=True,
+    help="Show memory levels, tensors and actions in place of layers.",
+)
+print_format = click.option(
+    "--format",
+    "print_format",
+    type=click.Choice(FORMATS),
+    help="What to print.  [default: table]",
+)
+output = click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help=f"Write to a file; its suffix chooses the format: {' '.join(FILE_FORMATS)}.",
+)
+quiet = click.option("-q", "--quiet", is_flag=True, help="No notes and no progress bar.")
+verbose = click.option("-v", "--verbose", is_flag=True, help="Say which file each name stands for.")
+
+
+def together(*decorators: Callable[[Decorated], Decorated]) -> Callable[[Decorated], Decorated]:
+    """One decorator for several options, in the order of the help."""
+
+    def decorate(function: Decorated) -> Decorated:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return decorate
+
+
+run_options = together(
+    network,
+    hardware,
+    objective,
+    pattern,
+    mapping,
+    dataflow,
+    residency,
+    batch,
+    weight_format,
+    levels,
+    print_format,
+    output,
+    quiet,
+    verbose,
+)
+"""All options of ``run``."""
+
+
+# -- where the output goes ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where the numbers go, and in which form."""
+
+    form: str
+    """one of ``FORMATS``, ``parquet`` or ``html``"""
+    path: Path | None
+    """a file, or None for stdout"""
+
+
+def target(path: Path | None, given: str | None) -> Target:
+    """Find the format from ``-o`` and ``--format``; refuse, before any work, what can't be written.
+
+    Raises
+    ------
+    UsageError
+        If the two disagree, the suffix says nothing, or the file can't be written.
+    """
+    if path is None:
+        return Target(given or "table", None)
+    refuse = partial(click.BadParameter, param_hint="'-o'")
+    form = FILE_FORMATS.get(path.suffix.lower(), given)
+    if form is None:
+        known = ", ".join(FILE_FORMATS)
+        raise refuse(f"the suffix of '{path}' names no format. Known: {known}")
+    if given is not None and given != form:
+        raise refuse(f"'{path}' is written as {form}, but --format says {given}. Give one of them.")
+    if path.is_dir():
+        raise refuse(f"{path}: is a folder, not a file to write")
+    if not path.parent.is_dir():
+        raise refuse(f"{path}: the folder {path.parent} does not exist")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise refuse(f"{path}: no permission to write it")
+    return Target(form, path)
