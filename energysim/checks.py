@@ -13,6 +13,10 @@ LOW_UTILIZATION = 0.1
 """Share of MAC slots used over a whole run below which a note is made."""
 
 
+SHOWN = 3
+"""Layers that a note names."""
+
+
 def collect_notes(result: Result, network: Network, hardware: Hardware) -> tuple[Note, ...]:
     """All notes on a result, in a fixed order."""
     return tuple(_notes(result, network, hardware))
@@ -49,14 +53,13 @@ def _notes(result: Result, network: Network, hardware: Hardware) -> Iterator[Not
             f"{hardware.name} has no 'vector' block: the arithmetic of pools and additions is "
             f"free, only their data is counted.",
         )
-    blocks = [hardware.mac, hardware.array, hardware.sparsity, *hardware.levels]
-    if hardware.vector:
-        blocks.append(hardware.vector)
-    assumed = sum(len(block.assumed) for block in blocks) + len(hardware.assumed)
+    assumed = hardware.assumed + hardware.mac.assumed + hardware.array.assumed
+    assumed += hardware.sparsity.assumed + (hardware.vector.assumed if hardware.vector else ())
+    assumed += tuple(name for level in hardware.levels for name in level.assumed)
     if assumed:
         yield Note(
             NoteKind.ASSUMED,
-            f"{assumed} values of {hardware.name} are assumed, not published: see "
+            f"{len(assumed)} values of {hardware.name} are assumed, not published: see "
             f"'energysim show {hardware.name}'.",
         )
 
@@ -80,8 +83,9 @@ def _array_notes(result: Result, hardware: Hardware) -> Iterator[Note]:
         if row.level == result.level_names[0] and row.tensor == "output" and row.action == "read"
     ]
     if spilled:
+        named = ", ".join(spilled[:SHOWN]) + (" ..." if len(spilled) > SHOWN else "")
         yield Note(
             NoteKind.SUMS_SPILLED,
-            f"partial sums of {', '.join(spilled[:3])}{' ...' if len(spilled) > 3 else ''} go to "  # noqa: PLR2004
-            f"{result.level_names[0]} and back: cheaper than any mapping that keeps them.",
+            f"partial sums of {named} go to {result.level_names[0]} and back: cheaper than any "
+            f"mapping that keeps them.",
         )

@@ -154,7 +154,9 @@ def _behind(loops: Sequence[Loop], start: int, shift: int) -> int:
     return position
 
 
-def nominal_tile(shape: Shape, nest: Nest, trips: Sequence[int], level: int, tensor: Tensor) -> list[int]:
+def nominal_tile(
+    shape: Shape, nest: Nest, trips: Sequence[int], level: int, tensor: Tensor
+) -> list[int]:
     """Extents of the full tile of a tensor at a level, in the order of :class:`Dim`."""
     cut = nest.cuts[level][tensor]
     size = list(shape.dims)
@@ -173,7 +175,7 @@ def uncovered(shape: Shape, nest: Nest, trips: Sequence[int]) -> dict[Dim, int]:
     return {dim: size[dim] for dim in Dim if size[dim] > 1}
 
 
-# -- on a given machine --------------------------------------------------------------------------------
+# -- on a given machine --------------------------------------------------------------------------
 
 
 def machine_rules(hardware: Hardware, *, has_weights: bool) -> Rules:
@@ -227,7 +229,12 @@ Where = Callable[[tuple[str | int, ...]], str]
 
 
 def read_loops(
-    hardware: Hardware, shape: Shape, loops: Sequence[LevelLoops], *, has_weights: bool, where: Where
+    hardware: Hardware,
+    shape: Shape,
+    loops: Sequence[LevelLoops],
+    *,
+    has_weights: bool,
+    where: Where,
 ) -> tuple[Nest, tuple[int, ...]]:
     """Turn one layer of a mapping file into a nest with trip counts.
 
@@ -237,63 +244,83 @@ def read_loops(
         Unknown or misplaced levels and axes, axes that are too short, loops that do not cover a
         dim; everything at once.
     """
-    problems: list[str] = []
-
-    def problem(loc: tuple[str | int, ...], message: str) -> None:
-        problems.append(f"{where(loc)}: {message}")
-
-    names = [level.name for level in hardware.levels]
-    axes = tuple(hardware.level_axes(level) for level in range(len(names)))
-    segments: list[Segment] = [((), ()) for _ in names]
-    shifts: list[dict[Tensor, int]] = [{} for _ in names]
-    trips_of: list[list[int]] = [[] for _ in names]
-    used = dict.fromkeys(hardware.axis_names, 1)
-    previous = -1
+    reader = _Reader(hardware, where)
     for i, row in enumerate(loops):
-        if row.level not in names:
-            known = ", ".join(names)
-            problem((i, "level"), f"no level named '{row.level}'.{did_you_mean(row.level, names)} "
-                                  f"Levels of {hardware.name}: {known}")  # fmt: skip
-            continue
-        level = names.index(row.level)
-        if level <= previous:
-            problem((i, "level"), f"'{row.level}' must stand once, outermost level first")
-            continue
-        previous = level
-        fan = []
-        for j, (dim, trip, axis) in enumerate(row.spatial):
-            loc = (i, "spatial", j)
-            if axis not in used:
-                known = ", ".join(used)
-                problem(loc, f"no array axis named '{axis}'.{did_you_mean(axis, used)} Axes: {known}")
-                continue
-            index = hardware.axis_index(axis)
-            used[axis] *= trip
-            if used[axis] > hardware.array.axes[axis]:
-                problem(loc, f"{used[axis]} instances along '{axis}', which has "
-                             f"{hardware.array.axes[axis]}")  # fmt: skip
-            if index in axes[level]:
-                first = next(names[at] for at, own in enumerate(axes) if index in own)
-                problem(loc, f"'{axis}' fans out outside level {first}: put this loop at the level "
-                             f"in front of it")  # fmt: skip
-            elif any(index in axes[outer] for outer in range(level)):
-                problem(loc, f"'{axis}' has fanned out at an outer level already")
-            fan.append((Dim[dim], index))
-        segments[level] = (tuple(Dim[dim] for dim, _ in row.temporal), tuple(fan))
-        shifts[level] = {Tensor[word.upper()]: shift for word, shift in row.cuts.items()}
-        trips_of[level] = [trip for _, trip in row.temporal] + [trip for _, trip, _ in row.spatial]
-    if problems:
-        raise InputErrors(problems)
+        reader.level(i, row)
+    reader.stop()
     holds = held_tensors(hardware, has_weights=has_weights)
-    nest = build_nest(axes, holds, segments, shifts)
-    trips = tuple(trip for row in trips_of for trip in row)
+    nest = build_nest(reader.axes, holds, reader.segments, reader.shifts)
+    trips = tuple(trip for row in reader.trips for trip in row)
     for dim, size in uncovered(shape, nest, trips).items():
-        problem((), f"the loops over {dim.name} do not cover its extent {shape[dim]}: pieces of "
-                    f"{size} are left, multiply the trip counts by {size}")  # fmt: skip
+        reader.problem(
+            (),
+            f"the loops over {dim.name} do not cover its extent {shape[dim]}: pieces of {size} are "
+            f"left, multiply the trip counts by {size}",
+        )
     for tensor in Tensor:
         cuts = [nest.cuts[level][tensor] or 0 for level in nest.holders(tensor)]
         if cuts != sorted(cuts):
-            problem((), f"the cuts of {tensor.label} must not go outward again at an inner level")
-    if problems:
-        raise InputErrors(problems)
+            message = f"the cuts of {tensor.label} must not go outward again at an inner level"
+            reader.problem((), message)
+    reader.stop()
     return nest, trips
+
+
+class _Reader:
+    """The levels of one layer of a mapping file, checked one after the other."""
+
+    def __init__(self, hardware: Hardware, where: Where) -> None:
+        self.hardware, self.where = hardware, where
+        self.names = [level.name for level in hardware.levels]
+        self.axes = tuple(hardware.level_axes(level) for level in range(len(self.names)))
+        self.segments: list[Segment] = [((), ()) for _ in self.names]
+        self.shifts: list[dict[Tensor, int]] = [{} for _ in self.names]
+        self.trips: list[list[int]] = [[] for _ in self.names]
+        self.used = dict.fromkeys(hardware.axis_names, 1)
+        self.previous = -1
+        self.problems: list[str] = []
+
+    def problem(self, loc: tuple[str | int, ...], message: str) -> None:
+        self.problems.append(f"{self.where(loc)}: {message}")
+
+    def stop(self) -> None:
+        if self.problems:
+            raise InputErrors(self.problems)
+
+    def level(self, i: int, row: LevelLoops) -> None:
+        if row.level not in self.names:
+            hint = did_you_mean(row.level, self.names)
+            known = ", ".join(self.names)
+            message = f"no level named '{row.level}'.{hint} Levels of {self.hardware.name}: {known}"
+            self.problem((i, "level"), message)
+            return
+        level = self.names.index(row.level)
+        if level <= self.previous:
+            self.problem((i, "level"), f"'{row.level}' must stand once, outermost level first")
+            return
+        self.previous = level
+        fan = [
+            (Dim[dim], self.hardware.axis_index(axis))
+            for j, (dim, trip, axis) in enumerate(row.spatial)
+            if self.axis((i, "spatial", j), level, trip, axis)
+        ]
+        self.segments[level] = (tuple(Dim[dim] for dim, _ in row.temporal), tuple(fan))
+        self.shifts[level] = {Tensor[word.upper()]: shift for word, shift in row.cuts.items()}
+        self.trips[level] = [trip for _, trip in row.temporal]
+        self.trips[level] += [trip for _, trip, _ in row.spatial]
+
+    def axis(self, loc: tuple[str | int, ...], level: int, trip: int, axis: str) -> bool:
+        """Whether a spatial loop may stand here; says why not."""
+        if axis not in self.used:
+            hint = did_you_mean(axis, self.used)
+            self.problem(loc, f"no array axis named '{axis}'.{hint} Axes: {', '.join(self.used)}")
+            return False
+        self.used[axis] *= trip
+        length, index = self.hardware.array.axes[axis], self.hardware.axis_index(axis)
+        if self.used[axis] > length:
+            self.problem(loc, f"{self.used[axis]} instances along '{axis}', which has {length}")
+        outside = [self.names[at] for at in range(level + 1) if index in self.axes[at]]
+        if outside:
+            message = f"'{axis}' fans out in front of level {outside[0]}: put this loop further out"
+            self.problem(loc, message)
+        return True

@@ -163,8 +163,10 @@ class Result:
         return sum(row.dram_bound_bytes for row in self.layer_rows)
 
     def energy_by_level(self) -> dict[str, float]:
-        """Energy of each memory level and other part, in hierarchy order; sums to the total [pJ]."""
-        parts: dict[str, float] = dict.fromkeys((*self.level_names, "NoC", "vector", "MAC", "static"), 0.0)
+        """Energy of each memory level and other part, outermost first; sums to the total [pJ]."""
+        parts: dict[str, float] = dict.fromkeys(
+            (*self.level_names, "NoC", "vector", "MAC", "static"), 0.0
+        )
         for row in self.access_rows:
             parts[row.level] += row.energy_pj
         return {name: energy for name, energy in parts.items() if energy}
@@ -206,7 +208,7 @@ class Result:
     def to_parquet(self, path: str | Path, *, levels: bool = False) -> None:
         """Write a table as Parquet, with the run's settings in its metadata (needs pyarrow)."""
         frame = self.accesses if levels else self.layers
-        frame.attrs = self._settings()
+        frame.attrs.update(self._settings())
         buffer = io.BytesIO()
         frame.to_parquet(buffer, index=False)
         write_atomically(Path(path), buffer.getvalue())
@@ -294,7 +296,7 @@ class Result:
 
 
 def _frame(rows: Sequence[object], kind: type) -> pd.DataFrame:
-    import pandas as pd  # noqa: PLC0415
+    import pandas as pd
 
     names = [each.name for each in fields(kind)]
     return pd.DataFrame([[getattr(row, name) for name in names] for row in rows], columns=names)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import TYPE_CHECKING
 
 from energysim.axes import Action, Dim, Shape, Tensor
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from energysim.mapper.search import Objective
     from energysim.model.capacity import Occupancy, Residency
     from energysim.model.counts import Counts
+    from energysim.model.energy import Tariff
     from energysim.model.sparse import WeightStore
 
 Progress = Callable[[int, int, str], None]
@@ -45,6 +47,8 @@ class _Options:
     objective: Objective
     mapping: MappingFile | None
     where: Callable[[tuple[str | int, ...]], str]
+    batch: int
+    residency: bool
 
 
 def simulate(
@@ -101,9 +105,9 @@ def simulate(
     >>> r.total_macs, r.total_effective_macs
     (313201664, 161837056)
     """
-    from energysim.mapper.dataflows import get_dataflow  # noqa: PLC0415
-    from energysim.mapper.residency import nothing_stays, plan  # noqa: PLC0415
-    from energysim.mapper.search import Objective  # noqa: PLC0415
+    from energysim.mapper.dataflows import get_dataflow
+    from energysim.mapper.residency import nothing_stays, plan
+    from energysim.mapper.search import Objective
 
     if batch < 1:
         raise InputError(f"batch must be at least 1, got {batch}")
@@ -115,7 +119,9 @@ def simulate(
         )
     flow = get_dataflow(dataflow or hardware.dataflow)
     stays = hardware.residency if residency is None else residency
-    options = _Options(hardware, flow, Objective(objective), mapping, where or _nowhere)
+    options = _Options(
+        hardware, flow, Objective(objective), mapping, where or _nowhere, batch, stays
+    )
     _check_names(network, mapping, options.where)
     shapes = [_with_batch(layer.shape, batch) for layer in network.layers]
     stores = [_store(layer, hardware, weight_format) for layer in network.layers]
@@ -146,7 +152,7 @@ def simulate(
         # sums in its buffer may find too small: then this layer's output goes to DRAM.
         streamed.add(failed)
     rows = [costs[i][1] for i in range(len(jobs))]
-    return _result(network, options, batch, stays, kept, rows)
+    return _result(network, options, kept, rows)
 
 
 def _nowhere(loc: tuple[str | int, ...]) -> str:
@@ -172,7 +178,7 @@ def _with_batch(shape: Shape, batch: int) -> Shape:
 
 
 def _store(layer: Layer, hardware: Hardware, weight_format: str | None) -> WeightStore | None:
-    from energysim.model.sparse import WeightStore  # noqa: PLC0415
+    from energysim.model.sparse import WeightStore
 
     if not layer.has_weights:
         return None
@@ -247,11 +253,11 @@ def _rename(cost: _Cost, layer: Layer) -> _Cost:
 
 
 def _cost(job: _Job, options: _Options) -> _Cost:
-    import numpy as np  # noqa: PLC0415
+    import numpy as np
 
-    from energysim.mapper.search import Problem, search  # noqa: PLC0415
-    from energysim.model.capacity import occupancy  # noqa: PLC0415
-    from energysim.model.counts import count  # noqa: PLC0415
+    from energysim.mapper.search import Problem, search
+    from energysim.model.capacity import occupancy
+    from energysim.model.counts import count
 
     hardware, has_weights = options.hardware, job.layer.has_weights
     rules = machine_rules(hardware, has_weights=has_weights)
@@ -302,7 +308,9 @@ def _static_pj_per_cycle(hardware: Hardware) -> float:
 def _refuse(job: _Job, options: _Options, room: Occupancy, *, mapped: bool) -> None:
     name = options.hardware.levels[room.level].name
     parts = ", ".join(
-        f"{tensor.label} {-(-bits // BITS_PER_BYTE):,}" for tensor, bits in room.bits.items() if bits
+        f"{tensor.label} {-(-bits // BITS_PER_BYTE):,}"
+        for tensor, bits in room.bits.items()
+        if bits
     )
     if room.reserved_bits:
         parts += f", kept for other layers {-(-room.reserved_bits // BITS_PER_BYTE):,}"
@@ -326,8 +334,8 @@ def _price(
     filled: tuple[Occupancy, ...],
     searched: tuple[int, int],
 ) -> _Cost:
-    from energysim.model.energy import compute_pj, tariff  # noqa: PLC0415
-    from energysim.model.latency import latency  # noqa: PLC0415
+    from energysim.model.energy import compute_pj, tariff
+    from energysim.model.latency import latency
 
     hardware, layer, shape = options.hardware, job.layer, job.shape
     prices = tariff(hardware, nest, job.store, job.residency.tensors)
@@ -341,40 +349,16 @@ def _price(
         vector=not layer.has_weights,
     )
     cycles = int(time.total[0])
-    accesses: list[AccessRow] = []
-
-    def add(level: str, tensor: str, action: str, figures: tuple[int, float, float]) -> None:
-        accesses.append(AccessRow("", hardware.name, layer.name, level, tensor, action, *figures))
-
-    for index, memory in enumerate(hardware.levels):
-        for tensor in Tensor:
-            for action in Action:
-                key = (index, tensor, action.label)
-                elements = int(counts(*key)[0]) if key in prices.bits else 0
-                if not elements:
-                    continue
-                bits = elements * prices.bits[key] + prices.once_bits.get(key, 0)
-                done = (index, tensor, f"{action.label}_complete")
-                bits += int(counts(*done)[0]) * prices.bits.get(done, 0.0)
-                write = action in (Action.FILL, Action.UPDATE)
-                per_bit = memory.write_pj_per_bit if write else memory.read_pj_per_bit
-                if tensor is Tensor.WEIGHT and memory.compressed and job.store is not None:
-                    elements = elements // job.store.elements * job.store.stored
-                add(memory.name, tensor.label, action.label, (elements, bits, bits * per_bit))
-    for tensor in Tensor:
-        hops = sum(int(counts(level, tensor, "hop")[0]) for level in range(len(hardware.levels)))
-        bits = sum(int(counts(*key)[0]) * each for key, each in prices.hop_bits.items()
-                   if key[1] is tensor)  # fmt: skip
-        if hops:
-            add("NoC", tensor.label, "hop", (hops, bits, bits * prices.hop_pj))
+    accesses = _memory_rows(job, hardware, counts, prices)
+    accesses += _network_rows(job, hardware, counts, prices)
     operations, effective = shape.macs, layer.effective_macs * shape[Dim.N]
     arithmetic = compute_pj(hardware, operations, effective, has_weights=layer.has_weights)
-    unit = "MAC" if layer.has_weights else "vector"
     gated = layer.has_weights and hardware.sparsity.weights != "none"
-    add(unit, "", "compute", (effective if gated else operations, 0.0, arithmetic))
+    unit, done = "MAC" if layer.has_weights else "vector", effective if gated else operations
+    accesses.append(_row(job, hardware, (unit, "", "compute"), (done, 0.0, arithmetic)))
     if hardware.static_mw:
-        add("static", "", "static", (0, 0.0, cycles * _static_pj_per_cycle(hardware)))
-
+        static = cycles * _static_pj_per_cycle(hardware)
+        accesses.append(_row(job, hardware, ("static", "", "static"), (0, 0.0, static)))
     macs = operations if layer.has_weights else 0
     places = 1
     for length in hardware.axis_sizes:
@@ -405,6 +389,48 @@ def _price(
     return _Cost(row, tuple(accesses), loops, filled, *searched)
 
 
+def _row(
+    job: _Job,
+    hardware: Hardware,
+    what: tuple[str, str, str],
+    figures: tuple[int, float, float],
+) -> AccessRow:
+    return AccessRow("", hardware.name, job.layer.name, *what, *figures)
+
+
+def _memory_rows(job: _Job, hardware: Hardware, counts: Counts, prices: Tariff) -> list[AccessRow]:
+    """What is read and written at each memory level."""
+    rows = []
+    for (index, memory), tensor, action in product(enumerate(hardware.levels), Tensor, Action):
+        key = (index, tensor, action.label)
+        elements = int(counts(*key)[0]) if key in prices.bits else 0
+        if not elements:
+            continue
+        done = (index, tensor, f"{action.label}_complete")
+        bits = elements * prices.bits[key] + prices.once_bits.get(key, 0)
+        bits += int(counts(*done)[0]) * prices.bits.get(done, 0.0)
+        write = action in (Action.FILL, Action.UPDATE)
+        per_bit = memory.write_pj_per_bit if write else memory.read_pj_per_bit
+        if tensor is Tensor.WEIGHT and memory.compressed and job.store is not None:
+            elements = elements // job.store.elements * job.store.stored
+        what = (memory.name, tensor.label, action.label)
+        rows.append(_row(job, hardware, what, (elements, bits, bits * per_bit)))
+    return rows
+
+
+def _network_rows(job: _Job, hardware: Hardware, counts: Counts, prices: Tariff) -> list[AccessRow]:
+    """What crosses the network between a level and the instances it fans out to."""
+    rows = []
+    for tensor in Tensor:
+        hops = sum(int(counts(level, tensor, "hop")[0]) for level in range(len(hardware.levels)))
+        own = ((key, each) for key, each in prices.hop_bits.items() if key[1] is tensor)
+        bits = sum(int(counts(*key)[0]) * each for key, each in own)
+        if hops:
+            figures = (hops, bits, bits * prices.hop_pj)
+            rows.append(_row(job, hardware, ("NoC", tensor.label, "hop"), figures))
+    return rows
+
+
 def write_line(loops: Iterable[LevelLoops]) -> str:
     """A mapping in one line: ``DRAM K4 | SRAM C2 P7 [K64@cols]``.
 
@@ -424,7 +450,7 @@ def write_line(loops: Iterable[LevelLoops]) -> str:
 
 def _bound_bits(job: _Job, options: _Options) -> float:
     """Least traffic to and from DRAM: what must move once, or what the on-chip memory forces."""
-    from energysim.model.bounds import communication_bound, compulsory_elements, window_reuse  # noqa: I001, PLC0415
+    from energysim.model.bounds import communication_bound, compulsory_elements, window_reuse
 
     hardware, layer = options.hardware, job.layer
     elements = compulsory_elements(job.shape, count_padding=hardware.padding == "count")
@@ -454,8 +480,6 @@ def _all_bits(capacity: int | Mapping[Tensor, int] | None) -> int:
 def _result(
     network: Network,
     options: _Options,
-    batch: int,
-    stays: bool,
     kept: Plan,
     costs: Sequence[_Cost],
 ) -> Result:
@@ -467,8 +491,8 @@ def _result(
         pattern=network.pattern,
         dataflow=options.dataflow.name,
         objective=str(options.objective),
-        batch=batch,
-        residency=stays,
+        batch=options.batch,
+        residency=options.residency,
         bits=f"int{hardware.bits.weight}",
         level_names=tuple(level.name for level in hardware.levels),
         layer_rows=tuple(cost.layer for cost in costs),

@@ -365,7 +365,8 @@ def _fullest_tiles(
     fullest = np.zeros((k_tiles.size, c_tiles.size), dtype=np.int64)
     if period == 1:
         whole = np.minimum(k_tiles, filters)[:, None] * np.minimum(c_tiles, channels)
-        return fullest + whole * sizes[0]
+        alike: npt.NDArray[np.int64] = fullest + whole * sizes[0]
+        return alike
     corners = _corner_weights(sizes)
     mean = sum(sizes)
     by_group = {(group * (filters + channels) + 1) % period for group in range(min(groups, period))}
@@ -388,7 +389,7 @@ def _fullest_tiles(
 def _tile_classes(
     extent: int, tiles: npt.NDArray[np.int64], period: int
 ) -> list[tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]]:
-    """Sizes ``(A,)`` of the whole tiles and of the last one, and the offsets they start at ``(A, P)``."""
+    """Sizes ``(A,)`` of whole tiles and of the last one, and the offsets they start at ``(A, P)``."""
     import numpy as np
 
     size = np.minimum(tiles, extent)

@@ -687,7 +687,7 @@ class _Schema:
 class _Dumper(yaml.SafeDumper):
     """Writes what the loader above reads back: block style, short plain collections in a line."""
 
-    def ignore_aliases(self, data: object) -> bool:  # noqa: ARG002 - all data alike
+    def ignore_aliases(self, data: object) -> bool:
         return True
 
     def represent_float_shortest(self, data: float) -> yaml.ScalarNode:
@@ -697,7 +697,7 @@ class _Dumper(yaml.SafeDumper):
         self,
         tag: str,
         sequence: Iterable[Any],
-        flow_style: bool | None = None,  # noqa: FBT001 - PyYAML's
+        flow_style: bool | None = None,
     ) -> yaml.SequenceNode:
         node = super().represent_sequence(tag, sequence, flow_style)
         node.flow_style = _fits_a_line(node.value)
@@ -707,7 +707,7 @@ class _Dumper(yaml.SafeDumper):
         self,
         tag: str,
         mapping: Any,
-        flow_style: bool | None = None,  # noqa: FBT001 - PyYAML's
+        flow_style: bool | None = None,
     ) -> yaml.MappingNode:
         node = super().represent_mapping(tag, mapping, flow_style)
         values = [value for _, value in node.value]

@@ -42,10 +42,10 @@ def _message(error: EnergysimError) -> str:
 class _Commands(click.Group):
     """Imports a command when it is asked for, and turns exceptions into exit codes."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+    def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_MODULES)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _MODULES:
             return None
         command = import_module(f"energysim.cli.{_MODULES[cmd_name]}").command

@@ -210,6 +210,9 @@ def target(path: Path | None, given: str | None) -> Target:
         raise refuse(f"{path}: is a folder, not a file to write")
     if not path.parent.is_dir():
         raise refuse(f"{path}: the folder {path.parent} does not exist")
-    if not os.access(path if path.exists() else path.parent, os.W_OK):
+    touched = [path] if path.exists() else []
+    if not path.exists() or path.is_file():  # files are replaced, which changes the folder
+        touched.append(path.parent)
+    if not all(os.access(each, os.W_OK) for each in touched):
         raise refuse(f"{path}: no permission to write it")
     return Target(form, path)

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from energysim.cli import options, render
+from energysim.errors import EnergysimError
+
+if TYPE_CHECKING:
+    from energysim.hardware import Hardware
+    from energysim.network import Network
+    from energysim.result import Result
+
+_SWITCH = {"on": True, "off": False, None: None}
 
 
 @click.command("run")
@@ -41,12 +50,31 @@ def command(
     quiet, verbose, levels = (settings.pop(word) for word in ("quiet", "verbose", "levels"))
     target = options.target(output, print_format)
     if verbose:
-        render.say_files(net, hw)
+        render.say_files(nets=net, hw=hw)
     network, hardware = load_network(net, pattern=pattern), load_hardware(hw)
-    settings["residency"] = {"on": True, "off": False, None: None}[settings["residency"]]
+    settings["residency"] = _SWITCH[settings["residency"]]
     if mapping is not None:
         settings["mapping"], source = load_model(mapping, MappingFile)
         settings["where"] = source.where
     with render.progress(visible=not quiet) as tell:
         result = simulate(network, hardware, progress=tell, **settings)
-    render.deliver(result, target, levels=levels, quiet=quiet, settings=settings)
+        dense = None
+        if target.form in ("table", "md") and not levels:
+            dense = _dense(network, hardware, settings | {"progress": tell})
+    render.deliver(result, dense, target, levels=levels, quiet=quiet)
+
+
+def _dense(
+    network: Network, hardware: Hardware, settings: dict[str, Any]
+) -> Result | EnergysimError | None:
+    """Cost of the dense network that a variant is made of, or why there is none."""
+    from energysim.simulate import simulate
+
+    if network.base is None:
+        return None
+    layers = tuple(replace(layer, pattern="dense") for layer in network.layers)
+    base = replace(network, name=network.base, layers=layers, base=None, pattern="dense")
+    try:
+        return simulate(base, hardware, **settings | {"weight_format": "auto"})
+    except EnergysimError as error:
+        return error

@@ -1,0 +1,1 @@
+"""The mapspace of a layer, its presets, and the search."""

@@ -97,7 +97,9 @@ def plan(
             )
             if all(_fits(network, trial, passes, at, room, absent) for at in times):
                 staying = trial
-    return Plan(tuple(_layer_plan(network, staying, weights, i) for i in range(len(shapes))), weights)
+    return Plan(
+        tuple(_layer_plan(network, staying, weights, i) for i in range(len(shapes))), weights
+    )
 
 
 def _layer_plan(
@@ -132,9 +134,7 @@ def _resident(network: Network, staying: Mapping[int, _Producer], index: int) ->
     return tensors
 
 
-def _groups(
-    hardware: Hardware, network: Network, shapes: Sequence[Shape]
-) -> list[list[_Producer]]:
+def _groups(hardware: Hardware, network: Network, shapes: Sequence[Shape]) -> list[list[_Producer]]:
     """Outputs that share a reader, in order of production."""
     readers: dict[int, list[int]] = {}
     for index in range(len(network.layers)):
@@ -175,7 +175,9 @@ def _fits(
     absent: set[Tensor],
 ) -> bool:
     live = sum(
-        producer.bits for producer in staying.values() if producer.index <= at <= producer.last_reader
+        producer.bits
+        for producer in staying.values()
+        if producer.index <= at <= producer.last_reader
     )
     return live + _room(passes[at], absent | _resident(network, staying, at)) <= room
 

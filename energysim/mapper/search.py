@@ -76,6 +76,7 @@ class Problem:
     objective: Objective
     static_pj_per_cycle: float = 0.0
 
+
 def search(problem: Problem) -> Found:
     """Evaluate every mapping of the mapspace and return the best.
 
@@ -99,7 +100,9 @@ def search(problem: Problem) -> Found:
     dims = tuple(dim for dim in Dim if shape[dim] > 1 and dim not in KERNEL)
     orders = dram_orders(dims)
     expansions = _expansions(template, orders, problem.rules)
-    fits, smallest_missing = _fits(problem, template, expansions[orders[0]], template.nest(orders[0]))
+    fits, smallest_missing = _fits(
+        problem, template, expansions[orders[0]], template.nest(orders[0])
+    )
     feasible = int(np.count_nonzero(fits))
     if not feasible:
         name = problem.hardware.levels[template.buffer].name
@@ -109,7 +112,12 @@ def search(problem: Problem) -> Found:
         )
     best, lows = np.inf, []
     for order in orders:
-        low = min((float(costs.min()) for _, costs in _costs(problem, template.nest(order), expansions[order], fits)))
+        low = min(
+            (
+                float(costs.min())
+                for _, costs in _costs(problem, template.nest(order), expansions[order], fits)
+            )
+        )
         lows.append(low)
         best = min(best, low)
     limit = best * (1 + TIE)
@@ -123,7 +131,13 @@ def search(problem: Problem) -> Found:
     choices = _choices(template, nest)
     index = np.unravel_index(flat, [rows.shape[0] for rows in choices])
     trips = _trips(nest, choices, [int(i) for i in index])
-    return Found(tuple(template.segments(chosen)), nest, trips, fits.size * len(orders), feasible * len(orders))
+    return Found(
+        tuple(template.segments(chosen)),
+        nest,
+        trips,
+        fits.size * len(orders),
+        feasible * len(orders),
+    )
 
 
 def _trips(nest: Nest, choices: list[Ints], index: list[int]) -> tuple[int, ...]:
@@ -137,7 +151,6 @@ def _trips(nest: Nest, choices: list[Ints], index: list[int]) -> tuple[int, ...]
 
 
 # A network repeats shapes, and a sparse network and its dense base share all of them.
-
 
 
 @lru_cache(maxsize=512)
@@ -158,7 +171,7 @@ def _expansions(
     return dict(zip(orders, expansions, strict=True))
 
 
-# -- grids -------------------------------------------------------------------------------------------
+# -- grids ---------------------------------------------------------------------------------------
 
 
 def _linear(expansion: Expansion, prices: Iterable[tuple[Key, float]]) -> Terms:
@@ -228,13 +241,13 @@ def _reader(expansion: Expansion, rows: slice) -> Callable[[Key], Floats | None]
     return value
 
 
-# -- what fits the outermost on-chip memory ------------------------------------------------------------
+# -- what fits the searched level --------------------------------------------------------------
 
 
 def _fits(
     problem: Problem, template: Template, expansion: Expansion, nest: Nest
 ) -> tuple[npt.NDArray[np.bool_], int]:
-    """Which grid points fit the searched level (flat), and what the best of them misses if none does [bit]."""
+    """Which grid points fit the searched level (flat), and what the smallest misses [bit]."""
     sizes = tuple(factor.shape[1] for factor in expansion.steps.factors)
     flat, columns = int(np.prod(sizes)), sizes[4] * sizes[5]
     buffer = template.buffer
@@ -267,7 +280,7 @@ def _needed_bits(
     tensor: Tensor,
     rows: slice,
 ) -> Floats:
-    """Room that a tensor takes in the searched level on the grid, as :func:`..capacity.occupancy` counts it."""
+    """Room that a tensor takes in the searched level, as ``capacity.occupancy`` counts it."""
     hardware, shape, buffer = problem.hardware, problem.shape, template.buffer
     memory = hardware.levels[buffer]
     width: Floats | int = element_bits(hardware, tensor, final=True)

@@ -23,6 +23,9 @@ from energysim.mapping import Nest, Segment, build_nest, held_tensors
 from energysim.model.counts import GROUPS, own_loops
 from energysim.model.tables import Ints
 
+INNER = 2
+"""The first level within the outermost on-chip memory (level 1)."""
+
 KERNEL = (Dim.R, Dim.S)
 """Dims that are not cut between DRAM and the outermost on-chip memory."""
 
@@ -142,13 +145,13 @@ def distinct_trips(extent: int) -> Ints:
 
 
 def stationarity(order: tuple[Dim, ...]) -> tuple[tuple[Dim, ...], ...]:
-    """What the cost of an order of DRAM loops depends on, if all of them run more than once.
+    """What the cost of an order of DRAM loops depends on, if all run more than once.
 
-    For each tensor, the loops behind the last one that gives it a wholly new tile. Proof: a count is
-    T - sum over loops j of M_j (see :mod:`energysim.model.counts`). T knows no order. M_j is zero
+    For each tensor, the loops behind the last one that gives it a wholly new tile. Proof: a count
+    is T - sum over loops j of M_j (see :mod:`energysim.model.counts`). T knows no order. M_j is zero
     if j, or a loop inside j, moves to another piece of a dim that indexes the tensor directly (all
-    its dims but P and Q of ``input``, whose windows overlap), since then no element is held. For the
-    other j each axis's factor depends only on whether its loop is inside j, at j or outside. All
+    its dims but P and Q of ``input``, whose windows overlap), since then no element is held. For
+    the other j each axis's factor depends only on whether its loop is inside j, at j or outside. All
     loops inside the DRAM loops stand where they are in every order.
     """
     behind = []
@@ -168,9 +171,7 @@ def dram_orders(dims: tuple[Dim, ...]) -> tuple[tuple[Dim, ...], ...]:
     (:func:`stationarity`) must be shown by some listed order with the other dims left out.
     """
     subsets = [
-        frozenset(subset)
-        for size in range(len(dims), 0, -1)
-        for subset in combinations(dims, size)
+        frozenset(subset) for size in range(len(dims), 0, -1) for subset in combinations(dims, size)
     ]
     shown: dict[frozenset[Dim], set[tuple[tuple[Dim, ...], ...]]] = {s: set() for s in subsets}
     orders: list[tuple[Dim, ...]] = []
@@ -223,13 +224,13 @@ def make_template(
         need = -(-shape[dim] // fan[dim])
         if need == 1:
             continue
-        while segment >= 2:
-            size = inner.largest(dim, need, range(2, segment + 1))
+        while segment >= INNER:
+            size = inner.largest(dim, need, range(INNER, segment + 1))
             if size > 1:
                 temporal[segment].insert(0, (dim, size))
                 inner.take(dim, size, segment)
                 break
-            if segment == 2 or inner.largest(dim, need, range(2, segment)) == 1:
+            if segment == INNER or inner.largest(dim, need, range(INNER, segment)) == 1:
                 break
             segment -= 1
     temporal[1] = [(dim, None) for dim in reversed(dataflow.order) if shape[dim] > 1]
@@ -244,7 +245,9 @@ def _vector_template(
     axes: tuple[frozenset[int], ...],
     holds: tuple[frozenset[Tensor], ...],
 ) -> Template:
-    inner = [level for tensor in (Tensor.INPUT, Tensor.OUTPUT) for level in hardware.holders(tensor)[1:2]]
+    inner = [
+        level for tensor in (Tensor.INPUT, Tensor.OUTPUT) for level in hardware.holders(tensor)[1:2]
+    ]
     buffer = min(inner, default=1)
     order = (Dim.N, Dim.G, Dim.K, Dim.P, Dim.Q, Dim.C, Dim.R, Dim.S)
     loops = tuple((dim, None) for dim in order if shape[dim] > 1)
@@ -274,14 +277,14 @@ def _spread(
 
 
 class _Inner:
-    """Tile extents inside the levels within the outermost on-chip memory, and what they can hold."""
+    """Tile extents in the levels within the outermost on-chip memory, and what these can hold."""
 
     def __init__(
         self, hardware: Hardware, shape: Shape, spatial: list[list[tuple[Dim, int, int]]]
     ) -> None:
         self.hardware, self.shape = hardware, shape
         self.sizes = [dict.fromkeys(Dim, 1) for _ in hardware.levels]
-        for level in range(2, len(hardware.levels)):
+        for level in range(INNER, len(hardware.levels)):
             own = hardware.level_axes(level)
             for row in spatial:
                 for dim, axis, trips in row:
@@ -298,12 +301,12 @@ class _Inner:
 
     def reserve(self, dims: Iterable[Dim]) -> None:
         for dim in dims:
-            if self.largest(dim, self.shape[dim], range(2, len(self.sizes))) == self.shape[dim]:
+            if self.largest(dim, self.shape[dim], range(INNER, len(self.sizes))) == self.shape[dim]:
                 self.reserved[dim] = self.shape[dim]
 
     def take(self, dim: Dim, size: int, segment: int) -> None:
         self.reserved.pop(dim, None)
-        for level in range(2, segment + 1):
+        for level in range(INNER, segment + 1):
             self.sizes[level][dim] *= size
 
     def largest(self, dim: Dim, need: int, levels: range) -> int:
@@ -347,7 +350,9 @@ def _widths(hardware: Hardware) -> dict[Tensor, int]:
 def _nominal_elements(shape: Shape, sizes: dict[Dim, int], tensor: Tensor) -> int:
     """Elements of a full tile away from the borders."""
     total = 1
-    for dim in RELEVANT[tensor] - ({Dim.P, Dim.Q, Dim.R, Dim.S} if tensor is Tensor.INPUT else set()):
+    for dim in RELEVANT[tensor] - (
+        {Dim.P, Dim.Q, Dim.R, Dim.S} if tensor is Tensor.INPUT else set()
+    ):
         total *= sizes[dim]
     if tensor is Tensor.INPUT:
         for along, (out, tap) in enumerate(((Dim.P, Dim.R), (Dim.Q, Dim.S))):

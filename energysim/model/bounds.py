@@ -10,7 +10,6 @@ from energysim.axes import Dim, Shape, Tensor
 from energysim.model.tables import Axis, axis_table
 
 
-
 def touched_inputs(shape: Shape, *, count_padding: bool = False) -> int:
     """Input elements that some MAC really reads; padding and gaps between strides excluded."""
     total = shape[Dim.N] * shape[Dim.G] * shape[Dim.C]

@@ -32,10 +32,10 @@ GROUPS: tuple[tuple[Dim, ...], ...] = (
     (Dim.P, Dim.R),
     (Dim.Q, Dim.S),
 )
-"""Dims whose loops must be seen together: a window is driven by an output dim and a kernel dim."""
+"""Dims whose loops must be seen together: an output and a kernel dim drive a window."""
 
 SIDE = 4
-"""The first so many groups vary over the rows of a grid of mappings, the others over its columns."""
+"""So many first groups vary over the rows of a grid of mappings, the others over its columns."""
 
 EXACT = 2**53
 """Integers below this are exact in float64, and so are their sums and products."""
@@ -101,7 +101,8 @@ def _outer(factors: Sequence[npt.NDArray[np.generic]]) -> Floats:
     product = factors[0].astype(np.float64)
     for factor in factors[1:]:
         width = product.shape[1] * factor.shape[1]
-        product = (product[:, :, None] * factor[:, None, :]).reshape(factor.shape[0], width)
+        each = factor.astype(np.float64)
+        product = (product[:, :, None] * each[:, None, :]).reshape(factor.shape[0], width)
     return product
 
 
@@ -122,7 +123,8 @@ class _Batch:
         right = _gathered(terms.factors[SIDE:], self.columns, kind)
         if exact and self.dense:
             grid = left.T @ right
-            return grid.reshape(-1)[self.row * grid.shape[1] + self.column].astype(np.int64)
+            picked: Ints = grid.reshape(-1)[self.row * grid.shape[1] + self.column].astype(np.int64)
+            return picked
         total = np.zeros(self.size, dtype=np.int64)
         for a, b in zip(left, right, strict=True):
             total += a[self.row] * b[self.column]
@@ -130,7 +132,7 @@ class _Batch:
 
 
 def _gathered(factors: Sequence[Ints], index: Ints, kind: type) -> npt.NDArray[Any]:
-    product = np.ones((factors[0].shape[0], index.shape[0]), dtype=kind)
+    product: npt.NDArray[Any] = np.ones((factors[0].shape[0], index.shape[0]), dtype=kind)
     for group, factor in enumerate(factors):
         product *= factor if factor.shape[1] == 1 else factor[:, index[:, group]]
     return product
@@ -381,7 +383,9 @@ class _Boundary:
         inner: int | None,
     ) -> None:
         self.rules, self.tensor, self.outer, self.inner = rules, tensor, outer, inner
-        every_axis = frozenset().union(*nest.axes, (x.axis for x in nest.loops if x.axis is not None))
+        every_axis = frozenset().union(
+            *nest.axes, (x.axis for x in nest.loops if x.axis is not None)
+        )
         cut = len(nest.loops) if inner is None else nest.cuts[inner][tensor]
         assert cut is not None  # holders() lists only levels with a cut
         inner_axes = every_axis if inner is None else nest.axes[inner]
@@ -442,7 +446,7 @@ class _Boundary:
         key = (name, last, single, self.codes)
         if key not in self.known:
             factors = [self._pick(axis, name, last, single) for axis in self.axes]
-            alive = [factor.any(axis=-1) for factor in factors]
+            alive = [np.any(factor, axis=-1).tolist() for factor in factors]
             rows = [
                 self._product(
                     (axis.group, factor[code, None])
@@ -469,10 +473,8 @@ class _Boundary:
         self.codes = tuple(
             tuple(axis.code(position, rank) for axis in self.axes) for position in self.temporal
         )
-        if self.tensor is Tensor.OUTPUT:
-            named = self._output_counts()
-        else:
-            named = self._operand_counts()
+        is_output = self.tensor is Tensor.OUTPUT
+        named = self._output_counts() if is_output else self._operand_counts()
         return {(level, self.tensor, name): terms for (level, name), terms in named.items()}
 
     def _operand_counts(self) -> dict[tuple[int, str], Terms]:
@@ -535,7 +537,7 @@ class _Boundary:
             )
         )
 
-    # -- properties of the tile of c ---------------------------------------------------------------
+    # -- properties of the tile of c -------------------------------------------------------------
 
     def _tile_properties(self, inner: int) -> dict[tuple[int, str], Terms]:
         relevant = RELEVANT[self.tensor]
@@ -565,9 +567,7 @@ class _Boundary:
         )  # fmt: skip
 
 
-def _tile_axes(
-    shape: Shape, tensor: Tensor, rules: Rules
-) -> list[tuple[tuple[Dim, ...], Axis]]:
+def _tile_axes(shape: Shape, tensor: Tensor, rules: Rules) -> list[tuple[tuple[Dim, ...], Axis]]:
     axes: list[tuple[tuple[Dim, ...], Axis]] = []
     windows = {Dim.P: Dim.R, Dim.Q: Dim.S} if tensor is Tensor.INPUT else {}
     for dim in Dim:
@@ -598,7 +598,11 @@ def _place(
 ) -> _AxisInNest:
     group = GROUP_OF[dims[0]]
     own = own_loops(nest, group)
-    columns = [i for i, position in enumerate(own) if position in roles and nest.loops[position].dim in dims]
+    columns = [
+        i
+        for i, position in enumerate(own)
+        if position in roles and nest.loops[position].dim in dims
+    ]
     positions = [own[i] for i in columns]
     table = axis_table(
         axis,
@@ -613,7 +617,7 @@ def _place(
 
 
 def _check_contiguous(nest: Nest, outside: Mapping[int, Role]) -> None:
-    """A tile is one piece of each dim only if a dim's outside loops all stand before its inside ones."""
+    """A tile is one piece of a dim only if the dim's outside loops all precede its inside ones."""
     inside: set[Dim] = set()
     for position, loop in enumerate(nest.loops):
         if position not in outside:
@@ -623,5 +627,3 @@ def _check_contiguous(nest: Nest, outside: Mapping[int, Role]) -> None:
                 f"loop {position} over {loop.dim.name} is outside a cut but stands inside another "
                 f"loop over {loop.dim.name} that is inside the cut"
             )
-
-

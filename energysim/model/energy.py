@@ -75,49 +75,79 @@ def tariff(
     -------
     Tariff
     """
-    widths = hardware.bits
-    bits: dict[Key, float] = {}
-    hop_bits: dict[Key, float] = {}
-    once: dict[Key, int] = {}
+    parts = _Parts({}, {}, {})
     for tensor in Tensor:
         holders = nest.holders(tensor)
         for place, level in enumerate(holders):
             inner = holders[place + 1] if place + 1 < len(holders) else None
-            outward = place > 0 and not (place == 1 and tensor in resident)
-            inward = not (place == 0 and tensor in resident)
+            fans_out = inner is not None and nest.axes[inner] != nest.axes[level]
+            moves = _Moves(
+                level,
+                inward=not (place == 0 and tensor in resident),
+                outward=place > 0 and not (place == 1 and tensor in resident),
+                below=inner if fans_out else None,
+            )
             if tensor is Tensor.OUTPUT:
-                saved = float(widths.output - widths.psum)
-                if inward:
-                    bits[level, tensor, "read"] = bits[level, tensor, "update"] = widths.psum
-                    bits[level, tensor, "update_complete"] = saved
-                if outward:
-                    bits[level, tensor, "fill"] = bits[level, tensor, "drain"] = widths.psum
-                    bits[level, tensor, "drain_complete"] = saved
-                hop_bits[level, tensor, "hop"] = widths.psum
-                if inner is not None and nest.axes[inner] != nest.axes[level]:
-                    hop_bits[inner, tensor, "drain_complete"] = saved
-                continue
-            each = float(widths.of(tensor))
-            packed = tensor is Tensor.WEIGHT and hardware.levels[level].compressed
-            if packed and store is not None:
-                each = store.bits_per_weight
-                if inward:
-                    once[level, tensor, "read"] = store.once_bits
-                if outward:
-                    once[level, tensor, "fill"] = store.once_bits
-            if inward:
-                bits[level, tensor, "read"] = each
-            if outward:
-                bits[level, tensor, "fill"] = each
-            hop_bits[level, tensor, "hop"] = each
+                _price_outputs(hardware, moves, parts)
+            else:
+                _price_operands(hardware, tensor, moves, store, parts)
     return Tariff(
-        bits,
-        hop_bits,
-        {key: value for key, value in once.items() if value},
+        parts.bits,
+        parts.hop_bits,
+        {key: bits for key, bits in parts.once_bits.items() if bits},
         tuple(level.read_pj_per_bit for level in hardware.levels),
         tuple(level.write_pj_per_bit for level in hardware.levels),
         hardware.array.hop_pj_per_bit,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """The tables of a tariff while they are filled in."""
+
+    bits: dict[Key, float]
+    hop_bits: dict[Key, float]
+    once_bits: dict[Key, int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Moves:
+    """Which sides of a level move data."""
+
+    level: int
+    inward: bool
+    outward: bool
+    below: int | None
+    """the next inner holder, where instances fan out to it"""
+
+
+def _price_outputs(hardware: Hardware, moves: _Moves, parts: _Parts) -> None:
+    level, partial = moves.level, float(hardware.bits.psum)
+    saved = float(hardware.bits.output) - partial
+    if moves.inward:
+        parts.bits[level, Tensor.OUTPUT, "read"] = partial
+        parts.bits[level, Tensor.OUTPUT, "update"] = partial
+        parts.bits[level, Tensor.OUTPUT, "update_complete"] = saved
+    if moves.outward:
+        parts.bits[level, Tensor.OUTPUT, "fill"] = partial
+        parts.bits[level, Tensor.OUTPUT, "drain"] = partial
+        parts.bits[level, Tensor.OUTPUT, "drain_complete"] = saved
+    parts.hop_bits[level, Tensor.OUTPUT, "hop"] = partial
+    if moves.below is not None:
+        parts.hop_bits[moves.below, Tensor.OUTPUT, "drain_complete"] = saved
+
+
+def _price_operands(
+    hardware: Hardware, tensor: Tensor, moves: _Moves, store: WeightStore | None, parts: _Parts
+) -> None:
+    level, each, once = moves.level, float(hardware.bits.of(tensor)), 0
+    if tensor is Tensor.WEIGHT and store is not None and hardware.levels[level].compressed:
+        each, once = store.bits_per_weight, store.once_bits
+    for moved, name in ((moves.inward, "read"), (moves.outward, "fill")):
+        if moved:
+            parts.bits[level, tensor, name] = each
+            parts.once_bits[level, tensor, name] = once
+    parts.hop_bits[level, tensor, "hop"] = each
 
 
 def compute_pj(hardware: Hardware, operations: int, effective: int, *, has_weights: bool) -> float:

@@ -102,7 +102,7 @@ def level_bits(
     for key, bits in tariff.bits.items():
         counted = value(key) if key[0] == level else None
         if counted is not None:
-            total = total + counted * bits
+            total = np.asarray(total + counted * bits, dtype=np.float64)
     return total
 
 
@@ -118,19 +118,19 @@ def _exposed_bits(
 ) -> Floats | float:
     """Bits of the first tiles loaded from and the last tile stored to the outermost level."""
     total: Floats | float = 0.0
+    names: tuple[str, ...]
     for tensor in Tensor:
         holders = nest.holders(tensor)
-        if len(holders) < 2:
+        if not holders[1:]:
             continue
         if tensor is Tensor.OUTPUT:
-            key, end = (0, tensor, "update"), "last"
-            bits = tariff.bits.get(key, 0.0) + tariff.bits.get((0, tensor, "update_complete"), 0.0)
+            names, end = ("update", "update_complete"), "last"
         else:
-            key, end = (0, tensor, "read"), "first"
-            bits = tariff.bits.get(key, 0.0)
+            names, end = ("read",), "first"
+        bits = sum(tariff.bits.get((0, tensor, name), 0.0) for name in names)
         tile = value((holders[1], tensor, end))
         if tile is not None and bits:
-            total = total + tile * bits
+            total = np.asarray(total + tile * bits, dtype=np.float64)
     return total
 
 
@@ -144,7 +144,9 @@ def _ripple(
     if not hardware.array.systolic:
         return zero
     every_axis = frozenset(range(len(used)))
-    length = sum((np.asarray(count) - 1 for count in used), zero)
+    length = zero
+    for count in used:
+        length = length + (np.asarray(count, dtype=np.float64) - 1)
     folds: Floats = zero + 1.0
     for tensor in Tensor:
         holders = nest.holders(tensor)

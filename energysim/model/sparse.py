@@ -89,9 +89,11 @@ class WeightStore:
         """
         dense = np.multiply.outer(k_tiles, c_tiles) * kernel
         if self.format == "dense":
-            return dense * (self.values_bits // self.elements)
+            plain: Ints = dense * (self.values_bits // self.elements)
+            return plain
         live = np.minimum(dense, self.mask.max_tile_nonzeros(k_tiles, c_tiles))
-        values = live * (self.values_bits // self.mask.nonzeros)
+        values: Ints = live * (self.values_bits // self.mask.nonzeros)
         if self.format in ONCE_PER_LAYER:
             return values + self.metadata_bits
-        return values + -(-dense * self.metadata_bits // shape.elements(Tensor.WEIGHT))
+        metadata: Ints = -(-dense * self.metadata_bits // shape.elements(Tensor.WEIGHT))
+        return values + metadata

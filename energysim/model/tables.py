@@ -94,7 +94,7 @@ class AxisTable:
     spread: Ints
     """instances of c that ever have work"""
     union_last: Ints
-    """union, each, held_out, held_each restricted to tiles left behind at the last step of the axis"""
+    """union, each, held_out, held_each of tiles left behind at the last step of the axis"""
     each_last: Ints
     held_out_last: Ints
     held_each_last: Ints
@@ -129,7 +129,7 @@ def axis_table(
     ----------
     axis : Axis
     dims : sequence of int
-        For each loop of the axis outside the cut, outermost first: 0, or 1 for the taps of a window.
+        For each loop of the axis outside the cut, outermost first: 0, or 1 for taps of a window.
     roles : sequence of Role
     trips : int array, shape (U, L)
         Trip counts of these loops; repeated rows are computed once.
@@ -143,8 +143,8 @@ def axis_table(
     AxisTable
     """
     trips = np.ascontiguousarray(trips, dtype=np.int64)
-    key = (axis, tuple(dims), tuple(roles), keeps, whole_tiles)
-    return _memo(*key, trips.shape[0], trips.tobytes())
+    loops = (tuple(dims), tuple(roles), trips.shape[0], trips.tobytes())
+    return _memo(axis, *loops, keeps=keeps, whole=whole_tiles)
 
 
 @lru_cache(maxsize=4096)
@@ -152,24 +152,26 @@ def _memo(
     axis: Axis,
     dims: tuple[int, ...],
     roles: tuple[Role, ...],
-    keeps: bool,
-    whole: bool,
     rows: int,
     raw: bytes,
+    *,
+    keeps: bool,
+    whole: bool,
 ) -> AxisTable:
     trips = np.frombuffer(raw, dtype=np.int64).reshape(rows, len(dims))
     unique, inverse = np.unique(trips, axis=0, return_inverse=True)
     loops = _Loops(dims, roles, unique, _nominal_sizes(axis.extents, dims, unique))
-    table = (_window_table if len(axis.extents) > 1 else _piece_table)(axis, loops, keeps, whole)
+    build = _window_table if len(axis.extents) > 1 else _piece_table
+    table = build(axis, loops, keeps=keeps, whole=whole)
     inverse = inverse.reshape(-1)
     return AxisTable(*(getattr(table, name)[..., inverse] for name in AxisTable.__slots__))
 
 
-# -- axes of a single dim: pieces never overlap, so most sums are known without walking ---------------
+# -- axes of a single dim: pieces never overlap, so most sums are known without walking -----------
 
 
-def _piece_table(axis: Axis, loops: _Loops, keeps: bool, whole: bool) -> AxisTable:
-    """A dim that the tensor uses (pieces of elements) or does not use (one element, while at work)."""
+def _piece_table(axis: Axis, loops: _Loops, *, keeps: bool, whole: bool) -> AxisTable:
+    """A dim that the tensor uses (pieces of elements) or not (one element while at work)."""
     extent = axis.extents[0]
     everyone = frozenset((Role.OUTER, Role.FANOUT))
     outer = frozenset((Role.OUTER,))
@@ -186,7 +188,7 @@ def _piece_table(axis: Axis, loops: _Loops, keeps: bool, whole: bool) -> AxisTab
     codes = 2 * len(loops.of(Role.TEMPORAL)) + 1
     held = _Held(codes, loops.trips.shape[0])
     if keeps:
-        _fill_held(axis, loops, held, whole)
+        _fill_held(axis, loops, held, whole=whole)
         held.set_last(union, each, union_last, each_last)
     return AxisTable(
         union=union,
@@ -221,7 +223,9 @@ def _tally(
     for i, role in enumerate(loops.roles):
         size = loops.sizes[:, i]
         if role in counted:
-            whole = sum((many * (length // size) for length, many in pieces), np.zeros_like(size))
+            whole = np.zeros_like(size)
+            for length, many in pieces:
+                whole += many * (length // size)
             pieces = [(size, whole), *((length % size, many) for length, many in pieces)]
         elif at_last and role is Role.TEMPORAL:
             pieces = [
@@ -229,9 +233,10 @@ def _tally(
             ]
         else:
             pieces = [(np.minimum(length, size), many) for length, many in pieces]
-    if lengths:
-        return sum((length * many for length, many in pieces), np.zeros_like(pieces[0][0]))
-    return sum(((length > 0) * many for length, many in pieces), np.zeros_like(pieces[0][0]))
+    total = np.zeros(choices, dtype=np.int64)
+    for length, many in pieces:
+        total += many * (length if lengths else length > 0)
+    return total
 
 
 class _Held:
@@ -248,11 +253,11 @@ class _Held:
         self.each[-1] = each
         self.outward_last[-1], self.each_last[-1] = union_last, each_last
 
-    def add(self, axis: Axis, code: int, states: _States, whole: bool) -> None:
+    def add(self, axis: Axis, code: int, states: _States, *, whole: bool) -> None:
         old, new = states.old, states.new
-        both = _overlap(axis, new, old, whole)
-        inward = _union(axis, new) - _moved(axis, new, old, whole)
-        outward = _union(axis, old) - _moved(axis, old, new, False)
+        both = _overlap(new, old, whole=whole).sum(axis=-1)
+        inward = _union(axis, new) - _moved(axis, new, old, whole=whole)
+        outward = _union(axis, old) - _moved(axis, old, new)
         for rows, values in (
             (self.inward, inward),
             (self.outward, outward),
@@ -263,7 +268,7 @@ class _Held:
             rows[code] += _sum(states.choice, values, rows.shape[1])
 
 
-def _fill_held(axis: Axis, loops: _Loops, held: _Held, whole: bool) -> None:
+def _fill_held(axis: Axis, loops: _Loops, held: _Held, *, whole: bool) -> None:
     temporal = loops.of(Role.TEMPORAL)
     for bucket, fan in _fan_outs(loops):
         for code in range(2 * len(temporal)):
@@ -271,13 +276,13 @@ def _fill_held(axis: Axis, loops: _Loops, held: _Held, whole: bool) -> None:
                 continue  # the advancing loop brings another piece: nothing is held
             states = _transition(axis, loops, temporal, fan, code, bucket)
             if states is not None:
-                held.add(axis, code, states, whole)
+                held.add(axis, code, states, whole=whole)
 
 
-# -- windows: overlapping pieces of two dims, step by step ---------------------------------------------
+# -- windows: overlapping pieces of two dims, step by step ----------------------------------------
 
 
-def _window_table(axis: Axis, loops: _Loops, keeps: bool, whole: bool) -> AxisTable:
+def _window_table(axis: Axis, loops: _Loops, *, keeps: bool, whole: bool) -> AxisTable:
     temporal = loops.of(Role.TEMPORAL)
     choices = loops.trips.shape[0]
     union, each, first, last, each_last, peak, steps, spread_outer, spread = (
@@ -296,11 +301,11 @@ def _window_table(axis: Axis, loops: _Loops, keeps: bool, whole: bool) -> AxisTa
         each_last += _sum(choice, apart * is_last, choices)
         np.maximum.at(peak, choice, sizes.max(axis=-1))
         steps += np.bincount(choice, minlength=choices) // outers
-        spread_outer += _sum(choice, working.any(axis=-1), choices)
+        spread_outer += _sum(choice, np.any(working, axis=-1, keepdims=True)[:, 0], choices)
         spread += _sum(choice, working.sum(axis=-1), choices)
     held = _Held(2 * len(temporal) + 1, choices)
     if keeps:
-        _fill_held(axis, loops, held, whole)
+        _fill_held(axis, loops, held, whole=whole)
         held.set_last(union, each, last, each_last)
     return AxisTable(
         union, each, held.inward, held.outward, held.each, first, last, peak, steps,
@@ -326,7 +331,7 @@ class _FanOut:
 
 
 def _fan_outs(loops: _Loops) -> Iterator[tuple[Ints, _FanOut]]:
-    """Choices in buckets of like fan-out (up to the next power of 2), each padded to its largest."""
+    """Choices in buckets of like fan-out (to the next power of 2), each padded to its largest."""
     fan = loops.of(Role.FANOUT)
     total = np.prod(loops.trips[:, fan], axis=1, dtype=np.int64)
     exponent = np.ceil(np.log2(total)).astype(np.int64)
@@ -365,9 +370,7 @@ class _Tiles:
     """instances that have work, ``(X, F)``"""
 
 
-def _tiles(
-    axis: Axis, loops: _Loops, choice: Ints, index: dict[int, Ints], fan: _FanOut
-) -> _Tiles:
+def _tiles(axis: Axis, loops: _Loops, choice: Ints, index: dict[int, Ints], fan: _FanOut) -> _Tiles:
     """Tiles for given indices ``(X,)`` of the temporal and outer loops; every fan-out instance."""
     start = [np.zeros((choice.size, 1), dtype=np.int64) for _ in axis.extents]
     end = [np.full((choice.size, 1), extent, dtype=np.int64) for extent in axis.extents]
@@ -509,44 +512,52 @@ def _sum(choice: Ints, values: npt.NDArray[np.generic], choices: int) -> Ints:
 
 
 def _sizes(tiles: _Tiles) -> Ints:
-    return (tiles.high - tiles.low).sum(axis=0)
+    sizes: Ints = (tiles.high - tiles.low).sum(axis=0)
+    return sizes
 
 
 def _union(axis: Axis, tiles: _Tiles) -> Ints:
     """Elements that the instances of c under one p need together, ``(X,)``."""
     if not axis.used:
-        return tiles.work.any(axis=-1).astype(np.int64)
+        at_work: Ints = np.any(tiles.work, axis=-1, keepdims=True)[..., 0].astype(np.int64)
+        return at_work
     if len(axis.extents) == 1:  # pieces of one dim never overlap
-        return _sizes(tiles).sum(axis=-1)
+        together: Ints = _sizes(tiles).sum(axis=-1)
+        return together
     return _measure(tiles.low, tiles.high)
 
 
 def _measure(low: Ints, high: Ints) -> Ints:
-    """Length of the union of intervals along the last axis, summed over the classes (first axis)."""
+    """Length of the union of intervals along the last axis, summed over classes (first axis)."""
     if low.shape[-1] == 1:
-        return (high - low)[..., 0].sum(axis=0)
+        alone: Ints = (high - low)[..., 0].sum(axis=0)
+        return alone
     order = np.argsort(low, axis=-1, kind="stable")
     low, high = np.take_along_axis(low, order, -1), np.take_along_axis(high, order, -1)
     reach = np.maximum.accumulate(high, axis=-1)
     begin = low.copy()
     begin[..., 1:] = np.maximum(low[..., 1:], reach[..., :-1])
-    return np.maximum(high - begin, 0).sum(axis=(0, -1))
+    length: Ints = np.maximum(high - begin, 0).sum(axis=(0, -1))
+    return length
 
 
 def _changed(new: _Tiles, old: _Tiles) -> Bools:
-    return ((new.low != old.low) | (new.high != old.high)).any(axis=0)
+    changed: Bools = ((new.low != old.low) | (new.high != old.high)).any(axis=0)
+    return changed
 
 
-def _moved(axis: Axis, new: _Tiles, old: _Tiles, whole: bool) -> Ints:
+def _moved(axis: Axis, new: _Tiles, old: _Tiles, *, whole: bool = False) -> Ints:
     """Union over instances of what is in ``new`` and not in ``old``, ``(X,)``."""
     if not axis.used:
-        return (new.work & ~old.work).any(axis=-1).astype(np.int64)
+        comes: Ints = np.any(new.work & ~old.work, axis=-1, keepdims=True)[..., 0].astype(np.int64)
+        return comes
     if whole:
         keep = _changed(new, old)[None]
         low, high = np.where(keep, new.low, 0), np.where(keep, new.high, 0)
         return _measure(low, high)
     if len(axis.extents) == 1:
-        return (_sizes(new) - _overlap(axis, new, old, False, each=True)).sum(axis=-1)
+        apart: Ints = (_sizes(new) - _overlap(new, old)).sum(axis=-1)
+        return apart
     # new \ old is what lies before the old interval and what lies behind it
     left_high = np.minimum(new.high, old.low)
     right_low = np.maximum(new.low, old.high)
@@ -555,10 +566,11 @@ def _moved(axis: Axis, new: _Tiles, old: _Tiles, whole: bool) -> Ints:
     return _measure(low, high)
 
 
-def _overlap(axis: Axis, new: _Tiles, old: _Tiles, whole: bool, *, each: bool = False) -> Ints:
-    """Elements of ``new`` that need not move, summed over instances (or per instance)."""
+def _overlap(new: _Tiles, old: _Tiles, *, whole: bool = False) -> Ints:
+    """Elements of ``new`` that need not move, for each instance, ``(X, F)``."""
     if whole:
-        same = np.where(_changed(new, old), 0, _sizes(new))
-    else:
-        same = np.maximum(np.minimum(new.high, old.high) - np.maximum(new.low, old.low), 0).sum(axis=0)
-    return same if each else same.sum(axis=-1)
+        kept: Ints = np.where(_changed(new, old), 0, _sizes(new))
+        return kept
+    both = np.minimum(new.high, old.high) - np.maximum(new.low, old.low)
+    same: Ints = np.maximum(both, 0).sum(axis=0)
+    return same

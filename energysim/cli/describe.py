@@ -1,0 +1,129 @@
+"""A network written out: one line a layer, with its size and cost behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from energysim.axes import Dim, Shape
+from energysim.cli.render import COUNTS, number, unit_for
+from energysim.network import NETWORK_INPUT, Layer, LayerKind, Network
+from energysim.yamlio import to_yaml
+
+LONGEST_RECORD = 78
+"""Comments behind the layers are lined up at most here [characters]."""
+
+
+def network_yaml(network: Network) -> str:
+    """Write a network as a file of layers, a variant as if each layer had a pattern of its own.
+
+    Parameters
+    ----------
+    network : Network
+
+    Returns
+    -------
+    str
+        YAML that :func:`energysim.catalog.load_network` reads back to equal layers.
+    """
+    head: dict[str, Any] = {"name": network.name, "source": network.source}
+    lines = [to_yaml(head).rstrip("\n")]
+    if network.base is not None:
+        lines.append(f"# variant of {network.base}: pattern {network.pattern}, written out")
+    lines.append(
+        f"# {len(network.layers)} layers, {_figure(network.parameters)} parameters, "
+        f"{_figure(network.macs)} MACs, {_figure(network.effective_macs)} effective"
+    )
+    lines += [f"input: {list(network.input_size)}  # channels, height, width", "layers:"]
+    records = []
+    previous = NETWORK_INPUT
+    for layer in network.layers:
+        fields = dict(_fields(layer, previous))
+        records.append("  - {" + ", ".join(f"{key}: {_flow(fields[key])}" for key in fields) + "}")
+        previous = layer.name
+    width = min(max(map(len, records)), LONGEST_RECORD)
+    for layer, record in zip(network.layers, records, strict=True):
+        lines.append(f"{record:{width}}  # {_comment(layer)}")
+    return "\n".join(lines) + "\n"
+
+
+def _comment(layer: Layer) -> str:
+    size = "x".join(map(str, layer.output))
+    if not layer.has_weights:
+        return f"-> {size}"
+    weights, macs = _figure(layer.weights), _figure(layer.effective_macs)
+    part = layer.weights / layer.weights_dense
+    of = "" if part == 1 else f" of {_figure(layer.weights_dense)}"
+    return f"-> {size}, {weights}{of} weights, {macs} MACs"
+
+
+def _figure(value: int) -> str:
+    factor, unit = unit_for([value], COUNTS)
+    return f"{number(value, factor)}{' ' * bool(unit)}{unit}"
+
+
+def _flow(value: object) -> str:
+    return to_yaml(value).removesuffix("\n").removesuffix("\n...")
+
+
+def _fields(layer: Layer, previous: str) -> Iterator[tuple[str, Any]]:
+    """Fields of one layer's record, without those that have their default value."""
+    shape = layer.shape
+    yield "name", layer.name
+    yield "kind", str(layer.kind)
+    if layer.kind is LayerKind.ADD:
+        yield "input", list(layer.inputs)
+    elif layer.inputs != (previous,):
+        yield "input", layer.inputs[0]
+    if layer.kind in (LayerKind.CONV, LayerKind.LINEAR):
+        yield "out", layer.output[0]
+    if layer.kind in (LayerKind.CONV, LayerKind.DEPTHWISE, LayerKind.POOL):
+        yield from _window(layer)
+    if layer.kind is LayerKind.CONV and shape[Dim.G] > 1:
+        yield "groups", shape[Dim.G]
+    if layer.has_weights and not layer.bias:
+        yield "bias", False
+    if layer.batch_norm:
+        yield "batch_norm", True
+    if layer.pattern != "dense":
+        yield "pattern", layer.pattern
+    if layer.mode is not None:
+        yield "mode", str(layer.mode)
+
+
+def _window(layer: Layer) -> Iterator[tuple[str, Any]]:
+    shape = layer.shape
+    kernel = (shape[Dim.R], shape[Dim.S])
+    is_pool = layer.kind is LayerKind.POOL
+    yield "kernel", _pair(kernel)
+    if shape.stride != (kernel if is_pool else (1, 1)):
+        yield "stride", _pair(shape.stride)
+    pad = _pad(shape)
+    if pad:
+        yield "pad", pad
+    if shape.dilation != (1, 1):
+        yield "dilation", _pair(shape.dilation)
+
+
+def _pair(value: tuple[int, int]) -> int | list[int]:
+    return value[0] if value[0] == value[1] else list(value)
+
+
+def _pad(shape: Shape) -> int | list[int]:
+    """Zeros around the input: as much below as above where that gives the same output."""
+    before = shape.pad
+    after = [_after(shape, axis) for axis in (0, 1)]
+    if tuple(after) == before:
+        return _pair(before)
+    return [before[0], after[0], before[1], after[1]]
+
+
+def _after(shape: Shape, axis: int) -> int:
+    """Zeros below (axis 0) or right (axis 1): those above, or else as few as will do."""
+    count, kernel = ((shape[Dim.P], shape[Dim.R]), (shape[Dim.Q], shape[Dim.S]))[axis]
+    stride, before = shape.stride[axis], shape.pad[axis]
+    span = (kernel - 1) * shape.dilation[axis] + 1
+    extent = before + shape.size[axis]
+    if (extent + before - span) // stride + 1 == count:
+        return before
+    return max(0, (count - 1) * stride + span - extent)

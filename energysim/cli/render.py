@@ -1,0 +1,508 @@
+"""Numbers as text: what the commands print, and where it goes."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from energysim import catalog
+from energysim.axes import Action, Tensor
+from energysim.cli.options import Target
+from energysim.errors import EnergysimError, InputError
+from energysim.sparsity import ALL_TAPS, PATTERNS, SIDE
+from energysim.units import BITS_PER_BYTE, pj_to_mj, si
+from energysim.yamlio import write_atomically
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from energysim.result import Result
+
+Unit = tuple[float, str]
+"""Factor and name."""
+
+COUNTS: tuple[Unit, ...] = ((1, ""), (1e3, "k"), (1e6, "M"), (1e9, "G"))
+BYTES: tuple[Unit, ...] = ((1, "B"), (1e3, "kB"), (1e6, "MB"), (1e9, "GB"))
+PICOJOULES: tuple[Unit, ...] = ((1, "pJ"), (1e3, "nJ"), (1e6, "uJ"), (1e9, "mJ"), (1e12, "J"))
+
+LEAST_MEDIAN = 0.5
+"""A column takes the largest unit in which half of its values are at least this."""
+
+LEAST_SHOWN = 0.001
+"""Smaller values of a column are shown as less than this."""
+
+UNBOUNDED = 10_000
+"""Width of a line where nobody has to see it whole [characters]."""
+
+PATIENCE_S = 1.0
+"""Shorter runs show no progress bar [s]."""
+
+PERCENT = 100
+
+
+# -- tables ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """Heading and values of one column, as text."""
+
+    heading: str
+    cells: Sequence[str]
+    total: str = ""
+    right: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """A table with what stands above and below it."""
+
+    columns: tuple[Column, ...]
+    title: str = ""
+    footer: tuple[str, ...] = ()
+    shares: Sequence[float] = ()
+    """drawn as bars behind each row"""
+    blank_repeats: bool = False
+    """leave out words in the first column that stand in the row above"""
+
+    @property
+    def has_total(self) -> bool:
+        """Whether there is a row of totals."""
+        return any(column.total for column in self.columns)
+
+    @property
+    def rows(self) -> list[tuple[str, ...]]:
+        """Cells row by row, without the totals."""
+        return list(zip(*(column.cells for column in self.columns), strict=True))
+
+
+def number(value: float, factor: float = 1) -> str:
+    """Three significant digits in a given unit.
+
+    Examples
+    --------
+    >>> [number(value, 1e6) for value in (1_234_567, 0, 12)]
+    ['1.23', '0', '<0.001']
+    """
+    scaled = value / factor
+    return f"<{LEAST_SHOWN}" if 0 < scaled < LEAST_SHOWN else si(scaled)
+
+
+def unit_for(values: Sequence[float], units: Sequence[Unit]) -> Unit:
+    """Choose the unit in which most values of a column read well.
+
+    Examples
+    --------
+    >>> unit_for([0, 650_000, 2_300_000], COUNTS)
+    (1000000.0, 'M')
+    """
+    present = [value for value in values if value] or [0]
+    middle = median(present)
+    fitting = [unit for unit in units if middle >= LEAST_MEDIAN * unit[0]]
+    return fitting[-1] if fitting else units[0]
+
+
+def heading(name: str, unit: str) -> str:
+    """Name of a column with its unit in square brackets."""
+    return f"{name} [{unit}]" if unit else name
+
+
+def numbers(
+    name: str, values: Sequence[float], units: Sequence[Unit], *, like: Sequence[float] = ()
+) -> Column:
+    """Column of numbers that add up, in one unit; ``like`` has a say in which."""
+    factor, unit = unit_for([*values, *like], units)
+    cells = [number(value, factor) for value in values]
+    return Column(heading(name, unit), cells, number(sum(values), factor))
+
+
+def percent(part: float, whole: float) -> str:
+    """Part of a whole in percent, to two digits.
+
+    Examples
+    --------
+    >>> [percent(part, 1000) for part in (623, 9, 0.1, 0)]
+    ['62', '0.9', '<0.1', '0']
+    """
+    value = PERCENT * part / whole if whole else 0.0
+    if not value:
+        return "0"
+    if value < 0.1:
+        return "<0.1"
+    return f"{value:.0f}" if value >= 9.95 else f"{value:.1f}"
+
+
+def times(value: float, base: float) -> str:
+    """Ratio of two figures, as people say it.
+
+    Examples
+    --------
+    >>> times(51, 100), times(3, 0), times(0, 0)
+    ('0.51x', '-', '1.00x')
+    """
+    if value == base:
+        return "1.00x"
+    if not base:
+        return "-"
+    ratio = value / base
+    return f"{ratio:.2f}x" if 0.1 <= ratio < PERCENT else f"{si(ratio)}x"
+
+
+def as_text(grid: Grid, *, width: int | None = None, colour: bool = False) -> str:
+    """Write a table for a terminal.
+
+    Parameters
+    ----------
+    grid : Grid
+    width : int, optional
+        Of the terminal; as wide as need be by default.
+    colour : bool
+        Whether to use escape codes.
+    """
+    from rich.console import Console  # noqa: PLC0415
+    from rich.padding import Padding  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    buffer = io.StringIO()
+    console = Console(
+        file=buffer,
+        width=width or UNBOUNDED,
+        force_terminal=colour,
+        color_system="auto" if colour else None,
+        highlight=False,
+        legacy_windows=False,
+    )
+    if grid.title:
+        console.print(Text(grid.title, style="bold"))
+        console.print()
+    for layout in _LAYOUTS:
+        table = _rich_table(grid, layout)
+        if console.measure(table, options=console.options.update(width=UNBOUNDED)).maximum <= (
+            console.width
+        ):
+            break
+    console.print(table)
+    if grid.footer:
+        console.print()
+    for line in grid.footer:
+        console.print(Padding(Text(line), (0, 0, 0, 1)))
+    return "\n".join(line.rstrip() for line in buffer.getvalue().split("\n"))
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """How a table makes do with the width there is."""
+
+    tall: bool
+    """units stand under the headings, and columns close together"""
+    bar: int
+    """width of the bars, 0 for none [characters]"""
+
+
+_LAYOUTS = (_Layout(False, 10), _Layout(True, 10), _Layout(True, 5), _Layout(True, 0))
+
+
+def _rich_table(grid: Grid, layout: _Layout) -> Table:
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    bar = layout.bar if grid.shares else 0
+    # Rows have a space on their left; what stands between columns is on the right of each.
+    table = Table(
+        box=None,
+        padding=(0, 1, 0, 0 if layout.tall else 1),
+        show_footer=grid.has_total,
+        header_style="bold",
+    )
+    for column in grid.columns:
+        text = column.heading.replace(" [", "\n[") if layout.tall else column.heading
+        table.add_column(
+            Text(text),
+            Text(column.total, style="bold"),
+            justify="right" if column.right else "left",
+            vertical="middle",
+            overflow="ellipsis",
+            no_wrap=column.right,
+        )
+    if bar:
+        table.add_column(style="cyan", no_wrap=True, min_width=bar)
+    most = max(grid.shares, default=0.0)
+    last = ""
+    for i, row in enumerate(grid.rows):
+        first, *rest = row
+        shown = "" if grid.blank_repeats and first == last else first
+        last = first
+        cells = [Text(cell) for cell in (shown, *rest)]
+        table.add_row(*cells, *([Text(_bar(grid.shares[i], most, bar))] if bar else []))
+    return table
+
+
+def _bar(value: float, most: float, width: int) -> str:
+    """Draw a bar in eighths of a character."""
+    eighths = round(8 * width * value / most) if most else 0
+    whole, rest = divmod(eighths, 8)
+    return "█" * whole + ("", *"▏▎▍▌▋▊▉")[rest]
+
+
+def as_markdown(grid: Grid) -> str:
+    """Write a table as Markdown."""
+    rows = [tuple(column.heading for column in grid.columns)]
+    rows.append(tuple("---:" if column.right else "---" for column in grid.columns))
+    rows += grid.rows
+    if grid.has_total:
+        rows.append(tuple(column.total for column in grid.columns))
+    lines = [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows]
+    above = [f"**{grid.title}**", ""] if grid.title else []
+    below = ["", *(f"- {line}" for line in grid.footer)] if grid.footer else []
+    return "\n".join([*above, *lines, *below]) + "\n"
+
+
+def as_csv(records: Sequence[Mapping[str, Any]]) -> str:
+    """Write records as CSV, with a heading."""
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, list(records[0]) if records else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
+    return text.getvalue()
+
+
+def as_json(data: object) -> str:
+    """Write plain data as JSON."""
+    return json.dumps(data, indent=1, ensure_ascii=False) + "\n"
+
+
+# -- results -----------------------------------------------------------------------------------------
+
+
+def pattern_words(name: str) -> str:
+    """Say what a pattern does to the kernels.
+
+    Examples
+    --------
+    >>> pattern_words("PSD4_P8")
+    '3x3 kernels, PSD4_P8: 4 of 9 taps, 1 of 8 dense'
+    >>> pattern_words("pSC2")
+    '3x3 kernels, pSC2: 2 of 9 taps, drawn at random'
+    """
+    pattern = PATTERNS.get(name)
+    if pattern is None:
+        return f"{name} patterns"
+    if pattern.dense:
+        return "dense"
+    kind = f"1 of {pattern.period} dense" if pattern.fdk else f"period {pattern.period}"
+    if pattern.random:
+        kind = "drawn at random"
+    taps = len(ALL_TAPS)
+    return f"{SIDE}x{SIDE} kernels, {name}: {pattern.kss} of {taps} taps, {kind}"
+
+
+def title(result: Result) -> str:
+    """Say in one line what was run."""
+    objective = () if result.objective == "energy" else (f"objective {result.objective}",)
+    parts = (
+        f"{result.network} on {result.hardware}",
+        result.dataflow,
+        f"batch {result.batch}",
+        result.bits,
+        pattern_words(result.pattern),
+        *objective,
+    )
+    return " · ".join(parts)
+
+
+def layer_grid(result: Result, dense: Result | EnergysimError | None = None) -> Grid:
+    """One row a layer; the last line compares with the dense network of a variant."""
+    rows = result.layer_rows
+    outer, buffer, *_ = result.level_names
+    outer_bytes, buffer_bytes = result.level_bytes(outer), result.level_bytes(buffer)
+    energies = [row.energy_pj for row in rows]
+    macs, effective = ([row.macs for row in rows], [row.effective_macs for row in rows])
+    columns = [
+        Column("layer", [row.layer for row in rows], "total", right=False),
+        numbers("MACs", macs, COUNTS),
+    ]
+    if effective != macs:
+        columns.append(numbers("effective", effective, COUNTS, like=macs))
+    busy = sum(row.utilization * row.cycles for row in rows) / (result.total_cycles or 1)
+    columns += [
+        numbers("cycles", [row.cycles for row in rows], COUNTS),
+        Column(
+            "util. [%]",
+            [percent(row.utilization, 1) if row.macs else "-" for row in rows],
+            percent(busy, 1),
+        ),
+        numbers(outer, outer_bytes, BYTES, like=buffer_bytes),
+        numbers(buffer, buffer_bytes, BYTES, like=outer_bytes),
+        numbers("energy", energies, PICOJOULES),
+        Column("share [%]", [percent(each, result.total_energy_pj) for each in energies]),
+    ]
+    return Grid(tuple(columns), title(result), tuple(_footer(result, dense)), energies)
+
+
+def _footer(result: Result, dense: Result | EnergysimError | None) -> Iterator[str]:
+    total = result.total_energy_pj
+    parts = result.energy_by_level().items()
+    yield "energy: " + "  ".join(f"{name} {percent(part, total)} %" for name, part in parts)
+    yield (
+        f"per image: {si(pj_to_mj(total) / result.batch)} mJ, "
+        f"{si(result.total_time_ms / result.batch)} ms · {result.level_names[0]} is "
+        f"{times(result.total_dram_bytes, result.total_dram_bound_bytes)} its lower bound"
+    )
+    if isinstance(dense, EnergysimError):
+        yield f"vs {result.base} (dense): no comparison, {dense}"
+    elif dense is not None:
+        ratios = (
+            f"{times(total, dense.total_energy_pj)} energy",
+            f"{times(result.total_dram_bytes, dense.total_dram_bytes)} {result.level_names[0]}",
+            f"{times(result.total_cycles, dense.total_cycles)} cycles",
+        )
+        yield f"vs {dense.network} (dense): {', '.join(ratios)}"
+
+
+def level_grid(result: Result) -> Grid:
+    """One row a memory level, tensor and action, all layers together."""
+    sums: dict[tuple[str, str, str], list[float]] = {}
+    for row in result.access_rows:
+        sofar = sums.setdefault((row.level, row.tensor, row.action), [0, 0.0, 0.0])
+        for i, value in enumerate((row.elements, row.bits / BITS_PER_BYTE, row.energy_pj)):
+            sofar[i] += value
+    orders = (
+        [*result.level_names, "NoC", "vector", "MAC", "static"],
+        ["", *(tensor.label for tensor in Tensor)],
+        [*(action.label for action in Action), "hop", "compute", "static"],
+    )
+    keys = sorted(
+        sums, key=lambda key: [order.index(word) for order, word in zip(orders, key, strict=True)]
+    )
+    elements, moved, energies = zip(*(sums[key] for key in keys), strict=True)
+    count = numbers("elements", elements, COUNTS)
+    columns = (
+        Column("level", [key[0] for key in keys], "total", right=False),
+        Column("tensor", [key[1] for key in keys], right=False),
+        Column("action", [key[2] for key in keys], right=False),
+        Column(count.heading, count.cells),  # elements and operations have no sum
+        numbers("data", moved, BYTES),
+        numbers("energy", energies, PICOJOULES),
+        Column("share [%]", [percent(each, result.total_energy_pj) for each in energies]),
+    )
+    footer = ("All layers together; --format csv has a row for every layer.",)
+    return Grid(columns, title(result), footer, energies, blank_repeats=True)
+
+
+# -- where it goes -----------------------------------------------------------------------------------
+
+
+def deliver(
+    result: Result,
+    dense: Result | EnergysimError | None,
+    target: Target,
+    *,
+    levels: bool,
+    quiet: bool,
+) -> None:
+    """Print or write a result, and then what there is to say about it.
+
+    Parameters
+    ----------
+    result : Result
+    dense : Result or EnergysimError or None
+        Of the dense network to compare with, if there is one: its cost, or why there is none.
+    target : Target
+    levels : bool
+        Levels, tensors and actions in place of layers.
+    quiet : bool
+        Say nothing.
+    """
+    if target.form == "parquet" and target.path is not None:
+        try:
+            result.to_parquet(target.path, levels=levels)
+        except ImportError:
+            advice = "install it with: pip install 'energysim[parquet]'"
+            raise InputError(f"Parquet needs pyarrow; {advice}", where="-o") from None
+    else:
+        text = _written(result, dense, target, levels=levels)
+        if target.path is None:
+            click.echo(text, nl=False)
+        else:
+            write_atomically(target.path, text)
+    if quiet:
+        return
+    if target.path is not None:
+        rows = len(result.access_rows if levels else result.layer_rows)
+        say(f"wrote {target.path} ({target.form}, {rows} {'rows' if levels else 'layers'})")
+    for note in result.warnings:
+        say(f"note: {note.text}")
+
+
+def _written(
+    result: Result, dense: Result | EnergysimError | None, target: Target, *, levels: bool
+) -> str:
+    if target.form == "csv":
+        return result.to_csv(levels=levels)
+    if target.form == "json":
+        return result.to_json()
+    if target.form == "html":
+        body = result.accesses.to_html(index=False) if levels else result._repr_html_()
+        head = f'<!doctype html><meta charset="utf-8"><title>{title(result)}</title>'
+        return f"{head}\n{body}\n"
+    grid = level_grid(result) if levels else layer_grid(result, dense)
+    return grid_text(grid, target)
+
+
+def grid_text(grid: Grid, target: Target) -> str:
+    """Write a table as Markdown, for the terminal it is printed to, or for a file."""
+    if target.form == "md":
+        return as_markdown(grid)
+    if target.path is None and sys.stdout.isatty():
+        return as_text(grid, width=shutil.get_terminal_size().columns, colour=True)
+    return as_text(grid)
+
+
+def say(text: str) -> None:
+    """Tell the user something that is no data."""
+    click.echo(text, err=True)
+
+
+def say_files(**names: str) -> None:
+    """Say which file each name stands for; ``nets=NAME, hw=NAME``."""
+    words = {"nets": "network", "hw": "hardware"}
+    for kind, name in names.items():
+        found = catalog.find(kind, name)  # type: ignore[arg-type]
+        say(f"{words[kind]} {name}: {found.path} ({found.origin})")
+
+
+@contextmanager
+def progress(*, visible: bool) -> Iterator[Callable[[int, int, str], None] | None]:
+    """Show a progress bar on a terminal, if the run takes long enough to want one."""
+    if not visible or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    words = TextColumn("{task.description}", markup=False)
+    bar = Progress(words, BarColumn(), MofNCompleteColumn(), console=Console(stderr=True),
+                   transient=True)  # fmt: skip
+    task = bar.add_task("")
+    began = time.monotonic()
+
+    def tell(done: int, total: int, layer: str) -> None:
+        bar.update(task, completed=done, total=total, description=layer)
+        if time.monotonic() - began > PATIENCE_S:
+            bar.start()
+
+    try:
+        yield tell
+    finally:
+        bar.stop()

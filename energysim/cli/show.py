@@ -1,0 +1,35 @@
+"""``energysim show``: what a name stands for, in full."""
+
+from __future__ import annotations
+
+import click
+
+from energysim.catalog import Kind
+from energysim.cli import options
+
+
+@click.command("show")
+@click.argument("name", shell_complete=options.complete_names("nets", "hw"))
+@click.option("--kind", type=click.Choice(("nets", "hw")), help="Which, where both have the name.")
+def command(name: str, kind: Kind | None) -> None:
+    """A network or hardware as YAML: every value with its unit and its source.
+
+    What a file leaves out is filled in, and the layers of a variant are written out. The text can
+    be saved, changed and used as a file of its own.
+
+    \b
+    Example:
+      energysim show edge_tpu
+      energysim show vgg16_ps
+    """
+    from energysim import catalog
+    from energysim.cli import describe, locate
+    from energysim.yamlio import to_yaml
+
+    kind, found = locate.named(name, kind)
+    path = locate.as_path(found.path)
+    click.echo(f"# {found.path} ({found.origin})")
+    if kind == "hw":
+        click.echo(to_yaml(catalog.load_hardware(path)), nl=False)
+    else:
+        click.echo(describe.network_yaml(catalog.load_network(path)), nl=False)
