@@ -36,7 +36,20 @@ def mappings(limit: int) -> np.ndarray:
     inner_k, inner_c = -(-tile_k // 16), -(-tile_c // 16)
     spatial_k, spatial_c = -(-tile_k // inner_k), -(-tile_c // inner_c)
     three = np.full_like(k, 3)
-    columns = (k, c, p, q, inner_k, inner_c, three, three, -(-56 // p), -(-56 // q), spatial_k, spatial_c)
+    columns = (
+        k,
+        c,
+        p,
+        q,
+        inner_k,
+        inner_c,
+        three,
+        three,
+        -(-56 // p),
+        -(-56 // q),
+        spatial_k,
+        spatial_c,
+    )
     return np.stack(columns, axis=1)
 
 
@@ -48,8 +61,10 @@ def main() -> None:
             start = time.process_time()
             counts = count(SHAPE, NEST, trips)
             best = min(best, time.process_time() - start)
-        print(f"{trips.shape[0]:>9,} mappings, {len(counts.values)} counts each: {best:.4f} s CPU, "
-              f"{trips.shape[0] / best / 1e6:.3f} million mappings/s")
+        print(
+            f"{trips.shape[0]:>9,} mappings, {len(counts.values)} counts each: {best:.4f} s CPU, "
+            f"{trips.shape[0] / best / 1e6:.3f} million mappings/s"
+        )
 
 
 if __name__ == "__main__":

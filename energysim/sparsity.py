@@ -389,7 +389,7 @@ def _fullest_tiles(
 def _tile_classes(
     extent: int, tiles: npt.NDArray[np.int64], period: int
 ) -> list[tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]]:
-    """Sizes ``(A,)`` of whole tiles and of the last one, and the offsets they start at ``(A, P)``."""
+    """Sizes ``(A,)`` of whole tiles and of the last one, and offsets they start at ``(A, P)``."""
     import numpy as np
 
     size = np.minimum(tiles, extent)

@@ -27,6 +27,7 @@ from energysim.mapping import Nest, machine_rules, uncovered
 from energysim.model.capacity import Residency, occupancy
 from energysim.model.counts import GROUPS, count, own_loops
 from energysim.model.sparse import WeightStore
+from energysim.network import Network, NetworkSpec, build_network
 from energysim.sparsity import Mask
 
 
@@ -44,7 +45,7 @@ def machine(*levels: dict[str, Any], **fields: Any) -> Hardware:
         "source": "a test",
         "clock_mhz": 100.0,
         "bits": {"weight": 8, "input": 8, "output": 8, "psum": 24},
-        "mac": {"energy_pj": 0.5, "source": "a test"},
+        "mac": {"energy_pj": 0.0, "source": "a test"},
         "array": {"axes": {"rows": 2, "cols": 3}, "source": "a test"},
         "levels": [dram | fields.pop("dram", {}), *levels],
         "dataflow": "weight_stationary",
@@ -53,7 +54,20 @@ def machine(*levels: dict[str, Any], **fields: Any) -> Hardware:
     return Hardware.model_validate_json(json.dumps(data | {"array": array} | fields))
 
 
-def random_machine(rng: random.Random) -> Hardware:
+def network(*layers: dict[str, Any], size: tuple[int, int, int]) -> Network:
+    """Build a network of these layers."""
+    data = {"name": "net", "source": "a test", "input": size, "layers": layers}
+    spec = NetworkSpec.model_validate_json(json.dumps(data))
+    return build_network(spec, None, lambda name: pytest.fail(f"no base asked for, got {name}"))
+
+
+def conv(name: str, out: int, kernel: int = 3, **fields: Any) -> dict[str, Any]:
+    """Describe a convolution that keeps the size of its input."""
+    pad = {"pad": kernel // 2} if kernel > 1 else {}
+    return {"name": name, "kind": "conv", "out": out, "kernel": kernel, **pad, **fields}
+
+
+def random_machine(rng: random.Random, *, mac_pj: float = 0.0) -> Hardware:
     """Draw a small accelerator: 2 to 5 levels, tiny memories, any dataflow."""
     axes = dict(zip(("rows", "cols", "deep"), rng.choices((1, 2, 3), k=rng.randint(1, 3)), strict=False))
     names, levels = list(axes), []
@@ -67,7 +81,8 @@ def random_machine(rng: random.Random) -> Hardware:
         if isinstance(buffer["capacity_bytes"], dict):
             buffer["capacity_bytes"] = {word: 60 for word in buffer["holds"]}
     holds_weights = "weight" in buffer.get("holds", WORDS)
-    buffer["compressed"] = holds_weights and rng.random() < 0.5
+    shared = isinstance(buffer["capacity_bytes"], int)
+    buffer["compressed"] = holds_weights and shared and rng.random() < 0.5
     if rng.random() < 0.7:
         buffer["bandwidth_bits_per_cycle"] = rng.choice((3.5, 16.0, 100.0))
     levels.append(memory("BUF", **buffer))
@@ -92,11 +107,7 @@ def random_machine(rng: random.Random) -> Hardware:
             "hop_pj_per_bit": rng.choice((0.0, 0.4)),
         },
         bits={"weight": rng.choice((4, 8)), "input": 8, "output": 8, "psum": rng.choice((8, 24))},
-        mac={
-            "energy_pj": rng.choice((0.0, 30.0)),
-            "latch": rng.choice(([], ["weight"])),
-            "source": "a test",
-        },
+        mac={"energy_pj": mac_pj, "latch": rng.choice(([], ["weight"])), "source": "a test"},
         sparsity={"weights": "gate", "formats": ["dense", "csr", "bitmap", "periodic"]},
         dataflow=rng.choice(sorted(DATAFLOWS)),
         static_mw=rng.choice((0.0, 5.0)),

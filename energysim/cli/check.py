@@ -23,16 +23,16 @@ EXIT_INPUT = EnergysimError.exit_code
 )
 @click.pass_context
 def command(ctx: click.Context, files: tuple[str, ...]) -> None:
-    """Check files of networks, hardware or mappings: every problem with its line and column.
+    """Find every mistake in files, with its line and column.
 
-    What a file describes is told by its fields, unless it is said first.
+    A file is checked as what its fields say it is, or as what stands before the files.
 
     \b
     Example:
       energysim check vgg16_ps edge_tpu
       energysim check hw edge_tpu
     """
-    kind = files[0] if files[0] in KINDS and not Path(files[0]).exists() else None
+    kind = files[0] if files[0] in KINDS and not Path(files[0]).is_file() else None
     names = files[1:] if kind else files
     if not names:
         raise click.UsageError(f"Which files? Give at least one after '{kind}'.")

@@ -10,7 +10,7 @@ from energysim.cli.render import COUNTS, number, unit_for
 from energysim.network import NETWORK_INPUT, Layer, LayerKind, Network
 from energysim.yamlio import to_yaml
 
-LONGEST_RECORD = 78
+LONGEST_RECORD = 110
 """Comments behind the layers are lined up at most here [characters]."""
 
 
@@ -58,7 +58,7 @@ def _comment(layer: Layer) -> str:
 
 
 def _figure(value: int) -> str:
-    factor, unit = unit_for([value], COUNTS)
+    factor, unit = unit_for([value], COUNTS, least=1)
     return f"{number(value, factor)}{' ' * bool(unit)}{unit}"
 
 

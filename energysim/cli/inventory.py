@@ -8,7 +8,7 @@ from typing import Any
 
 from energysim import catalog
 from energysim.catalog import Kind
-from energysim.cli.render import Column, Grid, number
+from energysim.cli.render import Column, Grid, Narrow, number
 from energysim.errors import InputError
 from energysim.hardware import Hardware
 from energysim.mapper.dataflows import DATAFLOWS
@@ -29,6 +29,7 @@ class Shown:
     field: str
     write: Callable[[Any], str] = str
     right: bool = True
+    narrow: Narrow = "keep"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,7 @@ class Inventory:
                 column.heading,
                 [_cell(column, record) for record in self.records],
                 right=column.right,
+                narrow=column.narrow,
             )
             for column in self.shown
         )
@@ -61,6 +63,9 @@ def _words(heading: str, field: str) -> Shown:
     return Shown(heading, field, right=False)
 
 
+_SOURCE = Shown("source", "source", right=False, narrow="cut")
+
+
 def _mega(value: float) -> str:
     return number(value, MEGA)
 
@@ -73,7 +78,7 @@ def _networks() -> Inventory:
         Shown("MACs [M]", "macs", _mega),
         Shown("effective [M]", "effective_macs", _mega),
         _words("pattern", "pattern"),
-        _words("source", "source"),
+        _SOURCE,
     )
     return Inventory("networks", shown, list(_loaded("nets", catalog.load_network, _network)))
 
@@ -96,7 +101,7 @@ def _hardware() -> Inventory:
         Shown("array", "array"),
         Shown("on chip [KiB]", "on_chip_kib", number),
         _words("dataflow", "dataflow"),
-        _words("source", "source"),
+        _SOURCE,
     )
     return Inventory("hardware", shown, list(_loaded("hw", catalog.load_hardware, _chip)))
 
@@ -136,7 +141,7 @@ def _loaded(
 
 
 def _dataflows() -> Inventory:
-    shown = (_words("name", "name"), _words("meaning", "meaning"))
+    shown = (_words("name", "name"), Shown("meaning", "meaning", right=False, narrow="wrap"))
     records = [{"name": flow.name, "meaning": flow.meaning} for flow in DATAFLOWS.values()]
     return Inventory("dataflows", shown, records)
 
@@ -148,7 +153,7 @@ def _patterns() -> Inventory:
         Shown("period", "period"),
         Shown("dense kernels", "dense_kernels"),
         Shown("density", "density", "{:.3f}".format),
-        _words("supports", "supports"),
+        Shown("supports", "supports", right=False, narrow="wrap"),
     )
     records = [
         {

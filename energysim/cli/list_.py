@@ -13,7 +13,7 @@ KINDS = ("nets", "hw", "dataflows", "patterns")
 @click.argument("kind", type=click.Choice(KINDS), required=False)
 @options.print_format
 def command(kind: str | None, print_format: str | None) -> None:
-    """Networks, hardware, dataflows and patterns that have a name; all of them by default.
+    """Networks, hardware, dataflows and patterns by name.
 
     Networks and hardware are looked for in the current folder, in the folders of the environment
     variable ENERGYSIM_PATH, and among the files that come with the package.

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -29,15 +29,17 @@ if TYPE_CHECKING:
 
     from energysim.result import Result
 
+Narrow = Literal["keep", "cut", "wrap"]
+
 Unit = tuple[float, str]
-"""Factor and name."""
+"""Factor and name of a unit."""
 
 COUNTS: tuple[Unit, ...] = ((1, ""), (1e3, "k"), (1e6, "M"), (1e9, "G"))
 BYTES: tuple[Unit, ...] = ((1, "B"), (1e3, "kB"), (1e6, "MB"), (1e9, "GB"))
 PICOJOULES: tuple[Unit, ...] = ((1, "pJ"), (1e3, "nJ"), (1e6, "uJ"), (1e9, "mJ"), (1e12, "J"))
 
 LEAST_MEDIAN = 0.5
-"""A column takes the largest unit in which half of its values are at least this."""
+"""A column takes the largest unit in which half of its values are no less than this."""
 
 LEAST_SHOWN = 0.001
 """Smaller values of a column are shown as less than this."""
@@ -62,6 +64,9 @@ class Column:
     cells: Sequence[str]
     total: str = ""
     right: bool = True
+    """numbers are aligned to the right, words to the left"""
+    narrow: Narrow = "keep"
+    """what becomes of the cells where a terminal has no room for them"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +104,10 @@ def number(value: float, factor: float = 1) -> str:
     return f"<{LEAST_SHOWN}" if 0 < scaled < LEAST_SHOWN else si(scaled)
 
 
-def unit_for(values: Sequence[float], units: Sequence[Unit]) -> Unit:
-    """Choose the unit in which most values of a column read well.
+def unit_for(
+    values: Sequence[float], units: Sequence[Unit], *, least: float = LEAST_MEDIAN
+) -> Unit:
+    """Choose the largest unit in which at least half of the values are no less than ``least``.
 
     Examples
     --------
@@ -109,7 +116,7 @@ def unit_for(values: Sequence[float], units: Sequence[Unit]) -> Unit:
     """
     present = [value for value in values if value] or [0]
     middle = median(present)
-    fitting = [unit for unit in units if middle >= LEAST_MEDIAN * unit[0]]
+    fitting = [unit for unit in units if middle >= least * unit[0]]
     return fitting[-1] if fitting else units[0]
 
 
@@ -232,8 +239,7 @@ def _rich_table(grid: Grid, layout: _Layout) -> Table:
             Text(column.total, style="bold"),
             justify="right" if column.right else "left",
             vertical="middle",
-            overflow="ellipsis",
-            no_wrap=column.right,
+            no_wrap=column.narrow == "keep",
         )
     if bar:
         table.add_column(style="cyan", no_wrap=True, min_width=bar)
@@ -243,7 +249,10 @@ def _rich_table(grid: Grid, layout: _Layout) -> Table:
         first, *rest = row
         shown = "" if grid.blank_repeats and first == last else first
         last = first
-        cells = [Text(cell) for cell in (shown, *rest)]
+        cells = [
+            Text(cell, no_wrap=column.narrow != "wrap", overflow="ellipsis")
+            for column, cell in zip(grid.columns, (shown, *rest), strict=True)
+        ]
         table.add_row(*cells, *([Text(_bar(grid.shares[i], most, bar))] if bar else []))
     return table
 
@@ -329,7 +338,7 @@ def layer_grid(result: Result, dense: Result | EnergysimError | None = None) -> 
     energies = [row.energy_pj for row in rows]
     macs, effective = ([row.macs for row in rows], [row.effective_macs for row in rows])
     columns = [
-        Column("layer", [row.layer for row in rows], "total", right=False),
+        Column("layer", [row.layer for row in rows], "total", right=False, narrow="cut"),
         numbers("MACs", macs, COUNTS),
     ]
     if effective != macs:

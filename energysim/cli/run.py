@@ -30,7 +30,7 @@ def command(
     output: Path | None,
     **settings: Any,
 ) -> None:
-    """Cost of a network on an accelerator: energy, memory traffic, cycles of every layer.
+    """Cost of a network on an accelerator, layer by layer.
 
     Every mapping of each layer that the dataflow allows is evaluated; the best one counts.
     Numbers go to stdout or to the file of -o, notes to stderr. JSON holds everything: layers,

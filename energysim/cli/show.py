@@ -12,10 +12,10 @@ from energysim.cli import options
 @click.argument("name", shell_complete=options.complete_names("nets", "hw"))
 @click.option("--kind", type=click.Choice(("nets", "hw")), help="Which, where both have the name.")
 def command(name: str, kind: Kind | None) -> None:
-    """A network or hardware as YAML: every value with its unit and its source.
+    """A network or hardware in full, with units and sources.
 
-    What a file leaves out is filled in, and the layers of a variant are written out. The text can
-    be saved, changed and used as a file of its own.
+    What its file leaves out is filled in, and the layers of a variant are written out. The YAML
+    text can be saved, changed and used as a file of its own.
 
     \b
     Example:

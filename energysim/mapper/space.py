@@ -148,10 +148,10 @@ def stationarity(order: tuple[Dim, ...]) -> tuple[tuple[Dim, ...], ...]:
     """What the cost of an order of DRAM loops depends on, if all run more than once.
 
     For each tensor, the loops behind the last one that gives it a wholly new tile. Proof: a count
-    is T - sum over loops j of M_j (see :mod:`energysim.model.counts`). T knows no order. M_j is zero
+    is T - sum over loops j of M_j (see :mod:`energysim.model.counts`). T knows no order. M_j is 0
     if j, or a loop inside j, moves to another piece of a dim that indexes the tensor directly (all
     its dims but P and Q of ``input``, whose windows overlap), since then no element is held. For
-    the other j each axis's factor depends only on whether its loop is inside j, at j or outside. All
+    the other j an axis's factor depends only on whether its loop is inside j, at j or outside. All
     loops inside the DRAM loops stand where they are in every order.
     """
     behind = []

@@ -1,0 +1,32 @@
+"""README shows what really comes out."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+
+
+def test_shown_output_is_the_output(tmp_path: Path) -> None:
+    shown = re.search(r"<!-- output of: energysim (.*) -->\n```text\n(.*?)```", README, re.S)
+    assert shown
+    command = [sys.executable, "-m", "energysim", *shown[1].split()]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    lines = [line.rstrip() for line in done.stdout.splitlines()]
+    assert shown[2].splitlines()[0] == "$ energysim " + shown[1]
+    assert shown[2].splitlines()[1:] == lines
+
+
+def test_python_lines_run(capsys) -> None:
+    block = re.search(r"```python\n(.*?)```", README, re.S)
+    assert block
+    exec(compile(block[1], "README.md", "exec"), {})
+    shown = re.search(r"print\(r\)  # (.*)", block[1])
+    assert shown
+    assert capsys.readouterr().out.splitlines()[0] == shown[1]
+
+
+def test_ci_runs_the_commands_of_readme() -> None:
+    for name in ("main command", "test command"):
+        assert re.search(rf"<!-- {name} -->\n```sh\npython3 -m venv .*\n```", README)
