@@ -41,6 +41,14 @@ def _notes(result: Result, network: Network, hardware: Hardware) -> Iterator[Not
             f"once: streamed from {hardware.levels[0].name} once per batch or more.{advice}",
         )
     yield from _array_notes(result, hardware)
+    sparse = [layer.name for layer in network.layers if layer.pattern != "dense"]
+    stored = {row.layer: row.weight_format for row in result.layer_rows}
+    if sparse and all(stored[name] == "dense" for name in sparse):
+        yield Note(
+            NoteKind.DENSE_STORED,
+            f"{hardware.name} stores the sparse weights densely, so they save no traffic. Name the "
+            f"formats it decodes in its file: 'sparsity: {{formats: [dense, periodic]}}'.",
+        )
     if hardware.sparsity.weights == "skip" and result.total_effective_macs < result.total_macs:
         yield Note(
             NoteKind.SKIP_AS_GATE,

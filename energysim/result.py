@@ -32,6 +32,7 @@ class NoteKind(StrEnum):
     WEIGHTS_CACHED = "weights_cached"
     WEIGHTS_STREAMED = "weights_streamed"
     LOW_UTILIZATION = "low_utilization"
+    DENSE_STORED = "dense_stored"
     SKIP_AS_GATE = "skip_as_gate"
     VECTOR_FREE = "vector_free"
     ASSUMED = "assumed"

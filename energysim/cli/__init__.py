@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from importlib import import_module
 from typing import Any
 
@@ -21,14 +22,6 @@ EXIT_INTERRUPTED = 130
 _MODULES = {"run": "run", "list": "list_", "show": "show", "check": "check"}
 
 
-class _Refusal(click.ClickException):
-    """An error of the package, as click prints it."""
-
-    def __init__(self, error: EnergysimError) -> None:
-        super().__init__(_message(error))
-        self.exit_code = error.exit_code
-
-
 def _message(error: EnergysimError) -> str:
     """Put many problems under one another, with their count where there is more than one."""
     if not isinstance(error, InputErrors):
@@ -42,10 +35,10 @@ def _message(error: EnergysimError) -> str:
 class _Commands(click.Group):
     """Imports a command when it is asked for, and turns exceptions into exit codes."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's
         return list(_MODULES)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in _MODULES:
             return None
         command = import_module(f"energysim.cli.{_MODULES[cmd_name]}").command
@@ -70,30 +63,31 @@ class _Commands(click.Group):
         except (click.exceptions.Exit, click.ClickException):
             raise
         except EnergysimError as error:
-            raise _Refusal(error) from None
+            _say_error(_message(error))
+            ctx.exit(error.exit_code)
         except (KeyboardInterrupt, click.Abort):
-            click.echo("\nInterrupted: nothing was written.", err=True)
+            click.echo("Interrupted: nothing was written.", err=True)
             ctx.exit(EXIT_INTERRUPTED)
         except BrokenPipeError:
             _drop_stdout()
             ctx.exit(0)
-        except Exception as error:
+        except OSError as error:  # such as a full disk
+            where = f"{error.filename}: " if error.filename else ""
+            _say_error(f"{where}{error.strerror or error}")
+            ctx.exit(EnergysimError.exit_code)
+        except Exception as error:  # noqa: BLE001 - whatever is left is a bug of ours
             if os.environ.get(DEBUG_VARIABLE, "") not in ("", "0"):
-                raise_traceback()
-            click.echo(
-                f"Error: unexpected {type(error).__name__}: {error}\n"
+                click.echo(traceback.format_exc(), err=True, nl=False)
+            _say_error(
+                f"unexpected {type(error).__name__}: {error}\n"
                 "  This is a bug in energysim: please report it with your command and its files.\n"
-                f"  {DEBUG_VARIABLE}=1 shows where it happened.",
-                err=True,
+                f"  {DEBUG_VARIABLE}=1 shows where it happened."
             )
             ctx.exit(EXIT_BUG)
 
 
-def raise_traceback() -> None:
-    """Print the traceback of the exception that is being handled."""
-    import traceback
-
-    click.echo(traceback.format_exc(), err=True, nl=False)
+def _say_error(text: str) -> None:
+    click.echo(f"Error: {text}", err=True)
 
 
 def _drop_stdout() -> None:
@@ -120,4 +114,4 @@ def main() -> None:
     \b
     Tab completion, for bash (zsh and fish alike):
       eval "$(_ENERGYSIM_COMPLETE=bash_source energysim)"
-    """
+    """  # noqa: D301 - click's mark is a backspace

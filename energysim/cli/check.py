@@ -31,7 +31,7 @@ def command(ctx: click.Context, files: tuple[str, ...]) -> None:
     Example:
       energysim check vgg16_ps edge_tpu
       energysim check hw edge_tpu
-    """
+    """  # noqa: D301 - click's mark is a backspace
     kind = files[0] if files[0] in KINDS and not Path(files[0]).is_file() else None
     names = files[1:] if kind else files
     if not names:

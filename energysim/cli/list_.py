@@ -23,7 +23,7 @@ def command(kind: str | None, print_format: str | None) -> None:
       energysim list
       energysim list nets
       energysim list hw --format json
-    """
+    """  # noqa: D301 - click's mark is a backspace
     from energysim.cli import inventory, render
 
     if print_format == "csv" and kind is None:

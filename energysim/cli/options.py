@@ -34,7 +34,7 @@ MOST_IMAGES = 65_536
 """Largest batch."""
 
 
-# -- completion ------------------------------------------------------------------------------------
+# -- completion -----------------------------------------------------------------------------------
 
 
 def _starting(words: Iterable[str], incomplete: str) -> list[CompletionItem]:
@@ -62,7 +62,7 @@ def complete_names(*kinds: catalog.Kind) -> Completer:
     return complete
 
 
-# -- options -----------------------------------------------------------------------------------------
+# -- options --------------------------------------------------------------------------------------
 
 network = click.option(
     "--net",
@@ -176,7 +176,7 @@ run_options = together(
 """All options of ``run``."""
 
 
-# -- where the output goes ---------------------------------------------------------------------------
+# -- where the output goes ------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,8 +52,11 @@ PATIENCE_S = 1.0
 
 PERCENT = 100
 
+SMALL = 0.1
+"""Percentages below this are shown as less than this, ratios below it with three digits."""
 
-# -- tables ------------------------------------------------------------------------------------------
+
+# -- tables ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,14 +143,14 @@ def percent(part: float, whole: float) -> str:
     Examples
     --------
     >>> [percent(part, 1000) for part in (623, 9, 0.1, 0)]
-    ['62', '0.9', '<0.1', '0']
+    ['62', '0.90', '<0.1', '0']
     """
     value = PERCENT * part / whole if whole else 0.0
     if not value:
         return "0"
-    if value < 0.1:
-        return "<0.1"
-    return f"{value:.0f}" if value >= 9.95 else f"{value:.1f}"
+    if value < SMALL:
+        return f"<{SMALL}"
+    return si(value, 2) if value < PERCENT else f"{value:.0f}"
 
 
 def times(value: float, base: float) -> str:
@@ -163,7 +166,7 @@ def times(value: float, base: float) -> str:
     if not base:
         return "-"
     ratio = value / base
-    return f"{ratio:.2f}x" if 0.1 <= ratio < PERCENT else f"{si(ratio)}x"
+    return f"{ratio:.2f}x" if SMALL <= ratio < PERCENT else f"{si(ratio)}x"
 
 
 def as_text(grid: Grid, *, width: int | None = None, colour: bool = False) -> str:
@@ -177,9 +180,9 @@ def as_text(grid: Grid, *, width: int | None = None, colour: bool = False) -> st
     colour : bool
         Whether to use escape codes.
     """
-    from rich.console import Console  # noqa: PLC0415
-    from rich.padding import Padding  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
+    from rich.console import Console
+    from rich.padding import Padding
+    from rich.text import Text
 
     buffer = io.StringIO()
     console = Console(
@@ -221,8 +224,8 @@ _LAYOUTS = (_Layout(False, 10), _Layout(True, 10), _Layout(True, 5), _Layout(Tru
 
 
 def _rich_table(grid: Grid, layout: _Layout) -> Table:
-    from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
+    from rich.table import Table
+    from rich.text import Text
 
     bar = layout.bar if grid.shares else 0
     # Rows have a space on their left; what stands between columns is on the right of each.
@@ -261,7 +264,7 @@ def _bar(value: float, most: float, width: int) -> str:
     """Draw a bar in eighths of a character."""
     eighths = round(8 * width * value / most) if most else 0
     whole, rest = divmod(eighths, 8)
-    return "█" * whole + ("", *"▏▎▍▌▋▊▉")[rest]
+    return "█" * whole + " ▏▎▍▌▋▊▉"[rest].strip()
 
 
 def as_markdown(grid: Grid) -> str:
@@ -291,7 +294,7 @@ def as_json(data: object) -> str:
     return json.dumps(data, indent=1, ensure_ascii=False) + "\n"
 
 
-# -- results -----------------------------------------------------------------------------------------
+# -- results --------------------------------------------------------------------------------------
 
 
 def pattern_words(name: str) -> str:
@@ -409,7 +412,7 @@ def level_grid(result: Result) -> Grid:
     return Grid(columns, title(result), footer, energies, blank_repeats=True)
 
 
-# -- where it goes -----------------------------------------------------------------------------------
+# -- where it goes --------------------------------------------------------------------------------
 
 
 def deliver(

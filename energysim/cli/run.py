@@ -41,7 +41,7 @@ def command(
       energysim run --net vgg16_ps --hw edge_tpu
       energysim run --net vgg16 --pattern PS4_P4 --hw eyeriss --levels
       energysim run --net resnet18 --hw edge_tpu --batch 8 -o resnet18.csv
-    """
+    """  # noqa: D301 - click's mark is a backspace
     from energysim.catalog import load_hardware, load_network
     from energysim.mapping import MappingFile
     from energysim.simulate import simulate

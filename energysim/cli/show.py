@@ -21,7 +21,7 @@ def command(name: str, kind: Kind | None) -> None:
     Example:
       energysim show edge_tpu
       energysim show vgg16_ps
-    """
+    """  # noqa: D301 - click's mark is a backspace
     from energysim import catalog
     from energysim.cli import describe, locate
     from energysim.yamlio import to_yaml

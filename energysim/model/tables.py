@@ -31,6 +31,10 @@ Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
 
+LIMIT = 2**19
+"""Tiles walked at once where a table must be walked; bounds memory to some tens of MB."""
+
+
 class Role(Enum):
     """What a loop is to a boundary between an outer holder p and the next inner holder c."""
 
@@ -335,8 +339,11 @@ def _fan_outs(loops: _Loops) -> Iterator[tuple[Ints, _FanOut]]:
     fan = loops.of(Role.FANOUT)
     total = np.prod(loops.trips[:, fan], axis=1, dtype=np.int64)
     exponent = np.ceil(np.log2(total)).astype(np.int64)
-    for each in np.unique(exponent):
-        bucket = np.flatnonzero(exponent == each)
+    steps = np.prod(loops.trips, axis=1, dtype=np.int64)
+    # choices of like fan-out together, but no more of them than LIMIT instances at all steps
+    order = np.lexsort((np.cumsum(steps) // LIMIT, exponent))
+    part = exponent[order] * (int(steps.sum()) // LIMIT + 1) + (np.cumsum(steps) // LIMIT)[order]
+    for bucket in np.split(order, np.flatnonzero(np.diff(part)) + 1):
         width = int(total[bucket].max())
         rest = np.broadcast_to(np.arange(width, dtype=np.int64), (total.size, width))
         valid = rest < total[:, None]

@@ -1,0 +1,27 @@
+"""The walkthroughs of CONTRIBUTING work as written."""
+
+import re
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from energysim.cli import main
+
+TEXT = (Path(__file__).parent.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+FILES = dict(re.findall(r"<!-- file: (\S+) -->\n```yaml\n(.*?)```", TEXT, re.S))
+COMMANDS = re.findall(r"`energysim ([^`]+)`", TEXT)
+
+
+def test_there_is_something_to_try() -> None:
+    assert set(FILES) == {"my_chip.yaml", "my_net.yaml", "my_net_ps.yaml"}
+    assert len(COMMANDS) >= 6
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_command_works(command: str, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, text in FILES.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    done = CliRunner().invoke(main, command.split())
+    assert done.exit_code == 0, done.output

@@ -1,0 +1,146 @@
+"""Cycles of cases small enough to work out by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from test_capacity import loops
+from test_space import conv, machine, memory, network
+
+import energysim as es
+from energysim.hardware import Hardware
+from energysim.mapping import MappingFile
+from energysim.result import LayerRow
+from energysim.simulate import simulate
+
+NET = network(conv("c", 4, 1), size=(6, 4, 5))
+"""4 x 6 x 20 = 480 multiplications; 24 weights, 120 inputs, 80 outputs"""
+
+BUFFER = {"capacity_kib": 8}
+ALL_INSIDE = ({"level": "BUF", "temporal": [("K", 4), ("P", 4), ("Q", 5), ("C", 6)]},)
+
+
+def run(hardware: Hardware, *rows: dict[str, Any]) -> LayerRow:
+    """Cost of NET under a mapping."""
+    mapping = MappingFile(layers={"c": loops(*rows)})
+    return simulate(NET, hardware, mapping=mapping).layer_rows[0]
+
+
+def test_steps_of_the_array() -> None:
+    hardware = machine(memory("BUF", **BUFFER))
+    row = run(hardware, *ALL_INSIDE)
+    assert (row.cycles, row.time_ms, row.utilization) == (480, 480 / 100e3, 1 / 6)
+    spread = {
+        "level": "BUF",
+        "temporal": [("P", 4), ("Q", 5), ("K", 2), ("C", 3)],
+        "spatial": [("K", 2, "cols"), ("C", 2, "rows")],
+    }
+    row = run(hardware, spread)
+    assert (row.cycles, row.utilization) == (120, 480 / (120 * 6))
+
+
+def test_a_ragged_last_piece_takes_a_whole_step() -> None:
+    spread = {
+        "level": "BUF",
+        "temporal": [("P", 4), ("Q", 5), ("K", 2), ("C", 6)],
+        "spatial": [("K", 2, "cols")],
+    }
+    hardware = machine(memory("BUF", **BUFFER))
+    net = network(conv("c", 3, 1), size=(6, 4, 5))
+    mapping = MappingFile(layers={"c": loops(spread)})
+    # 3 filters in two steps, one of them with an idle column
+    assert simulate(net, hardware, mapping=mapping).layer_rows[0].cycles == 240
+
+
+DRAM_BITS = (24 + 120 + 80) * 8
+
+
+def test_dram_adds_where_the_buffer_is_single() -> None:
+    row = run(machine(memory("BUF", **BUFFER), dram={"bandwidth_bits_per_cycle": 4.0}), *ALL_INSIDE)
+    assert row.dram_bytes == DRAM_BITS / 8
+    assert row.cycles == 480 + DRAM_BITS / 4
+
+
+def test_first_tiles_in_and_last_tile_out_are_exposed() -> None:
+    double = memory("BUF", **BUFFER, double_buffered=True)
+    hardware = machine(double, dram={"bandwidth_bits_per_cycle": 64.0})
+    # one tile: nothing overlaps, all of it is first or last
+    assert run(hardware, *ALL_INSIDE).cycles == 480 + DRAM_BITS / 64
+    rows = (
+        {"level": "DRAM", "temporal": [("P", 4)]},
+        {"level": "BUF", "temporal": [("K", 4), ("Q", 5), ("C", 6)]},
+    )
+    # first: all weights, a row of inputs; last: a row of outputs
+    assert run(hardware, *rows).cycles == 480 + (24 + 30 + 20) * 8 / 64
+    slow = machine(double, dram={"bandwidth_bits_per_cycle": 2.0})
+    assert run(slow, *rows).cycles == DRAM_BITS / 2 + (24 + 30 + 20) * 8 / 2
+
+
+def test_buffer_bandwidth_overlaps_only_where_double() -> None:
+    # the MACs read a weight, an input and (but for the first of 6) a partial sum, and update it
+    moved = (480 + 480) * 8 + (400 + 480) * 24
+    moved += DRAM_BITS  # filled and drained
+    slow = {"bandwidth_bits_per_cycle": 16.0}
+    assert moved % 16 == 0
+    assert run(machine(memory("BUF", **BUFFER, **slow)), *ALL_INSIDE).cycles == 480 + moved // 16
+    double = memory("BUF", **BUFFER, **slow, double_buffered=True)
+    assert run(machine(double), *ALL_INSIDE).cycles == moved // 16
+    wide = memory("BUF", **BUFFER, bandwidth_bits_per_cycle=1e6, double_buffered=True)
+    assert run(machine(wide), *ALL_INSIDE).cycles == 480
+
+
+def test_instances_share_the_traffic_of_their_level() -> None:
+    acc = memory("ACC", per=["cols"], holds=["output"], capacity_bytes=64,
+                 bandwidth_bits_per_cycle=24.0)  # fmt: skip
+    hardware = machine(memory("BUF", **BUFFER), acc, array={"axes": {"cols": 3}})
+    rows = (
+        {"level": "BUF", "temporal": [("K", 2)], "spatial": [("K", 2, "cols")]},
+        {"level": "ACC", "temporal": [("P", 4), ("Q", 5), ("C", 6)]},
+    )
+    # updates, reads but for the first, and the drain of final outputs, over two columns
+    moved = 480 * 24 + 400 * 24 + 80 * 8
+    assert run(hardware, *rows).cycles == -(-(240 * 48 + moved) // 48)
+
+
+def test_a_systolic_array_fills_and_drains_for_every_fold() -> None:
+    rf = memory("RF", "regfile", per=["rows", "cols"], holds=["weight"], capacity_bytes=1)
+    hardware = machine(memory("BUF", **BUFFER), rf, array={"systolic": True})
+    rows = (
+        {
+            "level": "BUF",
+            "temporal": [("K", 2), ("C", 3)],
+            "spatial": [("K", 2, "cols"), ("C", 2, "rows")],
+        },
+        {"level": "RF", "temporal": [("P", 4), ("Q", 5)]},
+    )
+    # 6 tiles of weights, each (2 - 1) + (2 - 1) cycles late
+    assert run(hardware, *rows).cycles == 120 + 6 * 2
+
+
+def test_static_energy_is_power_times_time() -> None:
+    hardware = machine(memory("BUF", **BUFFER), static_mw=7.0)
+    result = simulate(NET, hardware)
+    (static,) = [row for row in result.access_rows if row.level == "static"]
+    # 1 mW over 1 ms is 1e6 pJ
+    assert static.energy_pj == pytest.approx(7.0 * result.total_time_ms * 1e6)
+    without = simulate(NET, machine(memory("BUF", **BUFFER)))
+    assert not [row for row in without.access_rows if row.level == "static"]
+
+
+def test_the_vector_unit_does_some_lanes_a_cycle() -> None:
+    net = network({"name": "p", "kind": "pool", "kernel": 2}, size=(3, 6, 6))
+    lanes = {"lanes": 8, "energy_pj": 0.25, "source": "a test"}
+    result = simulate(net, machine(memory("BUF", **BUFFER), vector=lanes))
+    assert result.total_cycles == -(-3 * 9 * 4 // 8)
+    assert [row.energy_pj for row in result.access_rows if row.level == "vector"] == [3 * 9 * 4 * 0.25]
+    assert simulate(net, machine(memory("BUF", **BUFFER))).total_cycles == 0
+
+
+@pytest.mark.parametrize("objective", ["energy", "latency"])
+def test_no_array_does_more_than_it_can(objective: str) -> None:
+    for name in ("edge_tpu", "eyeriss"):
+        for net in ("vgg16", "resnet18"):
+            result = simulate(es.load_network(net), es.load_hardware(name), objective=objective)
+            assert all(0 <= row.utilization <= 1 for row in result.layer_rows)
+            assert all(row.cycles > 0 for row in result.layer_rows)
