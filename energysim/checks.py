@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import prod
 
 from energysim.hardware import Hardware
 from energysim.network import Network
@@ -73,9 +74,7 @@ def _notes(result: Result, network: Network, hardware: Hardware) -> Iterator[Not
 
 
 def _array_notes(result: Result, hardware: Hardware) -> Iterator[Note]:
-    places = 1
-    for length in hardware.axis_sizes:
-        places *= length
+    places = prod(hardware.axis_sizes)
     used = result.total_macs / (result.total_cycles * places) if result.total_cycles else 1.0
     if used < LOW_UTILIZATION:
         slowest = max(result.layer_rows, key=lambda row: row.cycles)

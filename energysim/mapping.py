@@ -319,8 +319,8 @@ class _Reader:
         length, index = self.hardware.array.axes[axis], self.hardware.axis_index(axis)
         if self.used[axis] > length:
             self.problem(loc, f"{self.used[axis]} instances along '{axis}', which has {length}")
-        outside = [self.names[at] for at in range(level + 1) if index in self.axes[at]]
-        if outside:
-            message = f"'{axis}' fans out in front of level {outside[0]}: put this loop further out"
-            self.problem(loc, message)
+        own = [at for at in range(len(self.names)) if index in self.axes[at]]
+        place = (min(own) if own else len(self.names)) - 1
+        if level != place:
+            self.problem(loc, f"'{axis}' fans out behind {self.names[place]}: put this loop there")
         return True

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
+from math import prod
 from typing import TYPE_CHECKING
 
 from energysim.axes import Action, Dim, Shape, Tensor
@@ -360,9 +361,7 @@ def _price(
         static = cycles * _static_pj_per_cycle(hardware)
         accesses.append(_row(job, hardware, ("static", "", "static"), (0, 0.0, static)))
     macs = operations if layer.has_weights else 0
-    places = 1
-    for length in hardware.axis_sizes:
-        places *= length
+    places = prod(hardware.axis_sizes)
     of_kind = {kind: {level.name for level in hardware.levels if level.kind == kind}
                for kind in ("dram", "sram")}  # fmt: skip
     moved = {
@@ -412,7 +411,7 @@ def _memory_rows(job: _Job, hardware: Hardware, counts: Counts, prices: Tariff) 
         write = action in (Action.FILL, Action.UPDATE)
         per_bit = memory.write_pj_per_bit if write else memory.read_pj_per_bit
         if tensor is Tensor.WEIGHT and memory.compressed and job.store is not None:
-            elements = elements // job.store.elements * job.store.stored
+            elements = job.store.stored_elements(elements)
         what = (memory.name, tensor.label, action.label)
         rows.append(_row(job, hardware, what, (elements, bits, bits * per_bit)))
     return rows
@@ -450,7 +449,12 @@ def write_line(loops: Iterable[LevelLoops]) -> str:
 
 def _bound_bits(job: _Job, options: _Options) -> float:
     """Least traffic to and from DRAM: what must move once, or what the on-chip memory forces."""
-    from energysim.model.bounds import communication_bound, compulsory_elements, window_reuse
+    from energysim.model.bounds import (
+        communication_bound,
+        compulsory_elements,
+        real_macs,
+        window_reuse,
+    )
 
     hardware, layer = options.hardware, job.layer
     elements = compulsory_elements(job.shape, count_padding=hardware.padding == "count")
@@ -466,8 +470,10 @@ def _bound_bits(job: _Job, options: _Options) -> float:
         _all_bits(level.capacity_bits()) * hardware.instances(i)
         for i, level in enumerate(hardware.levels)
     )
-    macs = layer.effective_macs * job.shape[Dim.N]
-    forced = communication_bound(macs, window_reuse(job.shape), room // narrowest)
+    room += sum(hardware.bits.of(tensor) for tensor in Tensor) * prod(hardware.axis_sizes)
+    # MACs on padding need no input; at most all of them are among those with live weights
+    macs = layer.effective_macs * job.shape[Dim.N] - (job.shape.macs - real_macs(job.shape))
+    forced = communication_bound(max(macs, 0), window_reuse(job.shape), -(-room // narrowest))
     return max(once, forced * narrowest)
 
 

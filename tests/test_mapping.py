@@ -328,7 +328,10 @@ def test_loops_are_written_as_they_are_read() -> None:
             "here: the loops over K do not cover its extent 8: pieces of 2 are left",
         ),
         (
-            {1: {"cuts": {"output": 2}, "spatial": [["K", 2, "cols"]]}, 2: {"temporal": [["C", 4], ["R", 3]]}},
+            {
+                1: {"cuts": {"output": 2}, "spatial": [["K", 2, "cols"]]},
+                2: {"temporal": [["C", 4], ["R", 3]]},
+            },
             "here: the cuts of output must not go outward again",
         ),
     ],

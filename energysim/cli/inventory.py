@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,7 +55,7 @@ class Inventory:
 
 
 def _cell(column: Shown, record: Record) -> str:
-    value = record[column.field]
+    value = record.get(column.field)
     return "-" if value is None else column.write(value)
 
 
@@ -80,7 +80,7 @@ def _networks() -> Inventory:
         _words("pattern", "pattern"),
         _SOURCE,
     )
-    return Inventory("networks", shown, list(_loaded("nets", catalog.load_network, _network)))
+    return Inventory("networks", shown, _loaded("nets", catalog.load_network, _network))
 
 
 def _network(network: Network) -> Record:
@@ -103,7 +103,7 @@ def _hardware() -> Inventory:
         _words("dataflow", "dataflow"),
         _SOURCE,
     )
-    return Inventory("hardware", shown, list(_loaded("hw", catalog.load_hardware, _chip)))
+    return Inventory("hardware", shown, _loaded("hw", catalog.load_hardware, _chip))
 
 
 def _chip(chip: Hardware) -> Record:
@@ -123,21 +123,22 @@ def _chip(chip: Hardware) -> Record:
 
 def _loaded(
     kind: Kind, load: Callable[[str], Any], describe: Callable[[Any], Record]
-) -> Iterator[Record]:
+) -> list[Record]:
     """Describe every file that has a name; one with mistakes is listed with advice."""
-    fields: list[str] = []
-    broken = []
+    found: dict[str, Record | None] = {}
     for name in catalog.names(kind):
         try:
-            record = describe(load(name))
+            found[name] = describe(load(name))
         except InputError:
-            broken.append(name)
-            continue
-        fields = list(record)
-        yield {"name": name, **record}
-    for name in broken:
-        advice = f"has mistakes: energysim check {kind} {name}"
-        yield {"name": name, **dict.fromkeys(fields), "source": advice}
+            found[name] = None
+    fields = dict.fromkeys(field for record in found.values() if record for field in record)
+    return [
+        {
+            "name": name,
+            **(record or {**fields, "source": f"has mistakes: energysim check {kind} {name}"}),
+        }
+        for name, record in found.items()
+    ]
 
 
 def _dataflows() -> Inventory:

@@ -79,9 +79,7 @@ def named(name: str, kind: Kind | None) -> tuple[Kind, Found]:
         return found[0]
     if len({each.path for _, each in found}) > 1:
         files = " and ".join(str(each.path) for _, each in found)
-        raise InputError(
-            f"'{name}' is both a network and hardware: {files}. Give --kind nets or hw"
-        )
+        raise InputError(f"'{name}' is both a network and hardware: {files}. Say --kind nets or hw")
     if found:
         return found[0]
     known = {each: catalog.names(each) for each in NAMED}

@@ -21,7 +21,7 @@ from energysim.axes import Action, Tensor
 from energysim.cli.options import Target
 from energysim.errors import EnergysimError, InputError
 from energysim.sparsity import ALL_TAPS, PATTERNS, SIDE
-from energysim.units import BITS_PER_BYTE, pj_to_mj, si
+from energysim.units import BITS_PER_BYTE, si
 from energysim.yamlio import write_atomically
 
 if TYPE_CHECKING:
@@ -366,8 +366,10 @@ def _footer(result: Result, dense: Result | EnergysimError | None) -> Iterator[s
     total = result.total_energy_pj
     parts = result.energy_by_level().items()
     yield "energy: " + "  ".join(f"{name} {percent(part, total)} %" for name, part in parts)
+    energy = total / result.batch
+    factor, unit = unit_for([energy], PICOJOULES, least=1)
     yield (
-        f"per image: {si(pj_to_mj(total) / result.batch)} mJ, "
+        f"per image: {number(energy, factor)} {unit}, "
         f"{si(result.total_time_ms / result.batch)} ms · {result.level_names[0]} is "
         f"{times(result.total_dram_bytes, result.total_dram_bound_bytes)} its lower bound"
     )
@@ -398,13 +400,13 @@ def level_grid(result: Result) -> Grid:
         sums, key=lambda key: [order.index(word) for order, word in zip(orders, key, strict=True)]
     )
     elements, moved, energies = zip(*(sums[key] for key in keys), strict=True)
-    count = numbers("elements", elements, COUNTS)
+    count, data = numbers("elements", elements, COUNTS), numbers("data", moved, BYTES)
     columns = (
         Column("level", [key[0] for key in keys], "total", right=False),
         Column("tensor", [key[1] for key in keys], right=False),
         Column("action", [key[2] for key in keys], right=False),
-        Column(count.heading, count.cells),  # elements and operations have no sum
-        numbers("data", moved, BYTES),
+        Column(count.heading, count.cells),  # what moves through several levels has no sum
+        Column(data.heading, data.cells),
         numbers("energy", energies, PICOJOULES),
         Column("share [%]", [percent(each, result.total_energy_pj) for each in energies]),
     )

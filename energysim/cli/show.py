@@ -28,8 +28,8 @@ def command(name: str, kind: Kind | None) -> None:
 
     kind, found = locate.named(name, kind)
     path = locate.as_path(found.path)
-    click.echo(f"# {found.path} ({found.origin})")
     if kind == "hw":
-        click.echo(to_yaml(catalog.load_hardware(path)), nl=False)
+        text = to_yaml(catalog.load_hardware(path))
     else:
-        click.echo(describe.network_yaml(catalog.load_network(path)), nl=False)
+        text = describe.network_yaml(catalog.load_network(path))
+    click.echo(f"# {found.path} ({found.origin})\n{text}", nl=False)

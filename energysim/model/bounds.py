@@ -40,12 +40,13 @@ def communication_bound(macs: int, reuse: int, capacity: int) -> int:
     Parameters
     ----------
     macs : int
-        Multiply-accumulates that are really done.
+        Multiply-accumulates that need an element of each tensor, so none on padding.
     reuse : int
         Largest number of kernel positions in which one input element is used,
         see :func:`window_reuse`.
     capacity : int
-        Elements that all memories inside DRAM hold together.
+        Elements that everything inside DRAM holds together: the memories, and the three operands
+        of each MAC.
 
     Returns
     -------
@@ -58,9 +59,9 @@ def communication_bound(macs: int, reuse: int, capacity: int) -> int:
     inside at its start or are loaded in it; sums it touches are stored in it or inside at its end:
     at most 2 Z + T = 6 Z elements of the three tensors. By the Loomis-Whitney inequality on the
     unfolded input (each element standing for at most ``reuse`` of its copies) they allow
-    sqrt(reuse * W * I * O) <= sqrt(reuse) * (2 Z)^(3/2) MACs, so that
+    sqrt(reuse * W * I * O) <= sqrt(reuse) * (2 Z)^(3/2) MACs. All segments but the last are whole:
 
-        Q >= 4 Z * floor(macs / (sqrt(8 * reuse) * Z^(3/2))).
+        Q >= 4 Z * (ceil(macs / (sqrt(8 * reuse) * Z^(3/2))) - 1).
 
     The form is that of Chen et al. and of Demmel and Dinh; the constant is the weaker one that this
     argument proves.
@@ -77,7 +78,25 @@ def communication_bound(macs: int, reuse: int, capacity: int) -> int:
     14120000
     """
     per_segment = sqrt(8 * reuse) * capacity**1.5
-    return 4 * capacity * int(macs / per_segment)
+    return 4 * capacity * max(ceil(macs / per_segment) - 1, 0)
+
+
+def real_macs(shape: Shape) -> int:
+    """Multiply-accumulates whose input is no padding.
+
+    Examples
+    --------
+    >>> real_macs(Shape((1, 1, 1, 1, 3, 1, 3, 1), pad=(1, 0), size=(3, 1)))
+    7
+    """
+    total = shape[Dim.N] * shape[Dim.G] * shape[Dim.K] * shape[Dim.C]
+    for along, (output, tap) in enumerate(((Dim.P, Dim.R), (Dim.Q, Dim.S))):
+        at = np.add.outer(
+            np.arange(shape[output]) * shape.stride[along],
+            np.arange(shape[tap]) * shape.dilation[along] - shape.pad[along],
+        )
+        total *= int(np.count_nonzero((at >= 0) & (at < shape.size[along])))
+    return total
 
 
 def window_reuse(shape: Shape) -> int:

@@ -61,8 +61,9 @@ class WeightStore:
     def bits_per_weight(self) -> float:
         """Stored bits that move with every weight, zeros included [bit].
 
-        All weights of a layer cross a boundary equally often, so traffic is this times the dense
-        count, exactly.
+        Traffic is this times the dense count: exact where every weight crosses a boundary equally
+        often, as it does if the loops over G, K, C, R and S divide their pieces evenly. Where one
+        leaves a ragged last piece, the few weights that stay there longer are taken as average.
         """
         return (self.total_bits - self.once_bits) / self.elements
 
@@ -70,6 +71,10 @@ class WeightStore:
     def stored(self) -> int:
         """Weights that are stored: all of them in the dense format, else those that may be live."""
         return self.elements if self.format == "dense" else self.mask.nonzeros
+
+    def stored_elements(self, dense_count: int) -> int:
+        """Stored weights among a dense count of moved ones, to the nearest."""
+        return (2 * dense_count * self.stored + self.elements) // (2 * self.elements)
 
     def tile_bits(self, shape: Shape, k_tiles: Ints, c_tiles: Ints, kernel: int) -> Ints:
         """Room that the fullest tile of one group needs, for all pairs of tile sizes.

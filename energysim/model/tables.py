@@ -224,6 +224,7 @@ def _tally(
     """
     choices = loops.trips.shape[0]
     pieces = [(np.full(choices, extent, dtype=np.int64), np.ones(choices, dtype=np.int64))]
+    lead = pieces[0][0]  # length of the first instance's piece: it says which index is the last
     for i, role in enumerate(loops.roles):
         size = loops.sizes[:, i]
         if role in counted:
@@ -232,11 +233,12 @@ def _tally(
                 whole += many * (length // size)
             pieces = [(size, whole), *((length % size, many) for length, many in pieces)]
         elif at_last and role is Role.TEMPORAL:
-            pieces = [
-                (np.where(length > 0, (length - 1) % size + 1, 0), many) for length, many in pieces
-            ]
+            before = (lead - 1) // size * size
+            pieces = [(np.clip(length - before, 0, size), many) for length, many in pieces]
+            lead = lead - before
         else:
             pieces = [(np.minimum(length, size), many) for length, many in pieces]
+        lead = np.minimum(lead, size)
     total = np.zeros(choices, dtype=np.int64)
     for length, many in pieces:
         total += many * (length if lengths else length > 0)

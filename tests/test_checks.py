@@ -1,0 +1,95 @@
+"""The notes on a result: each where it belongs and nowhere else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from test_space import conv, machine, memory, network
+
+import energysim as es
+from energysim.hardware import Hardware
+from energysim.network import Network
+from energysim.result import NoteKind
+from energysim.simulate import simulate
+
+NET = network(conv("a", 6), conv("b", 6), size=(6, 6, 6))
+
+
+def notes(net: Network, hardware: Hardware, **options: Any) -> dict[NoteKind, str]:
+    found = simulate(net, hardware, **options).warnings
+    assert len({note.kind for note in found}) == len(found)
+    return {note.kind: note.text for note in found}
+
+
+def chip(**fields: Any) -> Hardware:
+    return machine(memory("BUF", capacity_kib=fields.pop("kib", 8)), **fields)
+
+
+def test_nothing_to_say() -> None:
+    assert notes(NET, chip()) == {}
+
+
+def test_cached_weights() -> None:
+    found = notes(NET, chip(), residency=True)
+    # 648 weights of 8 bits, 20 pJ/bit
+    assert set(found) == {NoteKind.WEIGHTS_CACHED}
+    text = found[NoteKind.WEIGHTS_CACHED]
+    assert "all weights (6.48e-04 MB) stay in BUF" in text
+    assert "1.04e-04 mJ" in text
+    assert NoteKind.WEIGHTS_CACHED not in notes(NET, chip(), residency=False)
+
+
+def test_streamed_weights() -> None:
+    found = notes(NET, chip(kib=0.5), residency=True)
+    assert "do not fit BUF all at once" in found[NoteKind.WEIGHTS_STREAMED]
+    assert "Try --batch 8" in found[NoteKind.WEIGHTS_STREAMED]
+    batched = notes(NET, chip(kib=0.5), residency=True, batch=4)
+    assert "Try --batch 8" not in batched[NoteKind.WEIGHTS_STREAMED]
+
+
+def test_an_idle_array() -> None:
+    wide = {"axes": {"rows": 64, "cols": 64}}
+    text = notes(NET, chip(array=wide))[NoteKind.LOW_UTILIZATION]
+    assert text.startswith("the array does 0.879 % of the MACs it could")  # 6 * 6 of 4096
+
+
+def test_skipping_counts_as_gating() -> None:
+    sparse = NET.with_pattern("PS4_P4")
+    for word, told in (("none", False), ("gate", False), ("skip", True)):
+        hardware = chip(sparsity={"weights": word})
+        assert (NoteKind.SKIP_AS_GATE in notes(sparse, hardware)) is told
+        assert NoteKind.SKIP_AS_GATE not in notes(NET, hardware)
+
+
+def test_a_free_vector_unit() -> None:
+    net = network(conv("a", 6), {"name": "p", "kind": "pool", "kernel": 2}, size=(6, 6, 6))
+    assert NoteKind.VECTOR_FREE in notes(net, chip())
+    vector = {"lanes": 4, "energy_pj": 0.1, "source": "a test"}
+    assert NoteKind.VECTOR_FREE not in notes(net, chip(vector=vector))
+
+
+def test_assumed_values_are_counted() -> None:
+    hardware = chip(assumed=["clock_mhz", "padding"])
+    assert notes(NET, hardware)[NoteKind.ASSUMED].startswith("2 values of chip are assumed")
+    edge = es.load_hardware("edge_tpu")
+    assert NoteKind.ASSUMED in {note.kind for note in simulate(NET, edge).warnings}
+
+
+def test_spilled_sums() -> None:
+    # one input channel at a time over many outputs: the buffer can't keep all their sums
+    net = network(conv("a", 12, 1), size=(12, 8, 8))
+    cheap = {"read_pj_per_bit": 0.0, "write_pj_per_bit": 0.0}
+    tiny = machine(memory("BUF", capacity_bytes=8), dram=cheap)
+    result = simulate(net, tiny)
+    spilled = any(
+        (row.level, row.tensor, row.action) == ("DRAM", "output", "read") for row in result.access_rows
+    )
+    kinds = {note.kind for note in result.warnings}
+    assert (NoteKind.SUMS_SPILLED in kinds) is spilled
+
+
+@pytest.mark.parametrize("name", ["edge_tpu", "eyeriss"])
+def test_notes_stand_in_a_fixed_order(name: str) -> None:
+    kinds = [note.kind for note in simulate(es.load_network("vgg16_ps"), es.load_hardware(name)).warnings]
+    assert kinds == sorted(kinds, key=[*NoteKind].index) or len(kinds) == len(set(kinds))

@@ -1,0 +1,77 @@
+"""The named dataflows: known by name, and each does what its name says."""
+
+from __future__ import annotations
+
+import pytest
+from test_space import conv, machine, memory, network
+
+import energysim as es
+from energysim.axes import Dim
+from energysim.errors import InputError
+from energysim.mapper.dataflows import DATAFLOWS, get_dataflow
+from energysim.simulate import simulate
+
+
+@pytest.mark.parametrize("name", DATAFLOWS)
+def test_entries_are_complete(name: str) -> None:
+    flow = get_dataflow(name)
+    assert flow.name == name
+    assert flow.meaning
+    assert sorted(flow.order) == sorted(Dim)
+    assert len(set(flow.inner)) == len(flow.inner)
+    assert flow.whole <= set(flow.inner)
+
+
+def test_an_unknown_name_is_told_with_the_nearest() -> None:
+    with pytest.raises(InputError) as caught:
+        get_dataflow("weight_stationery")
+    assert "Did you mean 'weight_stationary'?" in str(caught.value)
+    assert all(name in str(caught.value) for name in DATAFLOWS)
+
+
+@pytest.mark.parametrize("name", ["edge_tpu", "eyeriss"])
+@pytest.mark.parametrize("flow", DATAFLOWS)
+def test_every_dataflow_runs_on_every_machine(flow: str, name: str) -> None:
+    net = network(conv("a", 20), conv("b", 20, 1), size=(10, 9, 9))
+    result = simulate(net, es.load_hardware(name), dataflow=flow)
+    assert result.dataflow == flow
+    assert result.total_macs == net.macs
+
+
+def elements(flow: str, level: str, tensor: str, action: str) -> int:
+    """Accesses of a layer on an array whose elements keep one word of each tensor."""
+    levels = [
+        memory("BUF", capacity_kib=64),
+        *(
+            memory(name, "regfile", per=["rows", "cols"], holds=[word], capacity_bytes=size)
+            for name, word, size in (("WRF", "weight", 1), ("ORF", "output", 3))
+        ),
+    ]
+    net = network(conv("c", 6), size=(4, 6, 6))
+    result = simulate(net, machine(*levels), dataflow=flow)
+    return sum(
+        row.elements
+        for row in result.access_rows
+        if (row.level, row.tensor, row.action) == (level, tensor, action)
+    )
+
+
+def test_weights_stay() -> None:
+    weights = 6 * 4 * 9
+    assert elements("weight_stationary", "WRF", "weight", "fill") == weights
+    assert elements("output_stationary", "WRF", "weight", "fill") > weights
+
+
+def test_sums_stay() -> None:
+    outputs = 6 * 36
+    assert elements("output_stationary", "ORF", "output", "drain") == outputs
+    assert elements("output_stationary", "ORF", "output", "fill") == 0
+    assert elements("weight_stationary", "ORF", "output", "drain") > outputs
+
+
+def test_rows_stay() -> None:
+    """AlexNet conv3 on Eyeriss: kernel rows on rows of the array, output rows on its columns."""
+    result = simulate(es.load_network("alexnet"), es.load_hardware("eyeriss"))
+    (row,) = [row for row in result.layer_rows if row.layer == "conv3"]
+    assert "[R3@rows]" in row.mapping
+    assert "[P13@cols]" in row.mapping

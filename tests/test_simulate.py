@@ -1,0 +1,349 @@
+"""The whole: what must hold of every run, whatever the network and the machine."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_space import conv, machine, memory, network
+
+import energysim as es
+from energysim.axes import Dim, Tensor
+from energysim.catalog import names
+from energysim.errors import InputError
+from energysim.mapper.dataflows import DATAFLOWS
+from energysim.network import Network
+from energysim.result import AccessRow, LayerRow, Result
+from energysim.simulate import simulate, write_line
+
+NET = network(
+    conv("a", 12),
+    conv("b", 16, stride=2),
+    {"name": "pool", "kind": "pool", "kernel": 2},
+    {"name": "fc", "kind": "linear", "out": 10},
+    size=(5, 12, 12),
+)
+
+LARGE = ("vgg16_imagenet", "resnet18_imagenet")
+SIZES = [
+    (name, chip)
+    for chip in names("hw")
+    for name in names("nets")
+    if name not in LARGE or (name, chip) in ((LARGE[0], "edge_tpu"), (LARGE[1], "eyeriss"))
+]
+
+
+def chip(**fields: Any) -> es.hardware.Hardware:  # type: ignore[name-defined]
+    """Build a machine with a small double buffer."""
+    buffer = {"capacity_kib": 1, "double_buffered": True, "bandwidth_bits_per_cycle": 64.0}
+    return machine(
+        memory("BUF", **(buffer | fields)), dram={"bandwidth_bits_per_cycle": 8.0}
+    )
+
+
+def figures(result: Result) -> tuple[list[LayerRow], list[AccessRow]]:
+    """All numbers, without the words for what was run."""
+    return (
+        list(result.layer_rows),
+        [replace(row, network="") for row in result.access_rows],
+    )
+
+
+# -- every file ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "hw"), SIZES)
+def test_every_network_runs_on_every_machine(name: str, hw: str) -> None:
+    net, hardware = es.load_network(name), es.load_hardware(hw)
+    result = simulate(net, hardware)
+    assert [row.layer for row in result.layer_rows] == [layer.name for layer in net.layers]
+    assert result.total_macs == net.macs
+    assert result.total_effective_macs == net.effective_macs
+    check_bounds(result)
+    for layer, row in zip(net.layers, result.layer_rows, strict=True):
+        assert row.energy_pj > 0
+        assert row.kind == layer.kind
+        assert row.weight_bits > 0 or not layer.has_weights
+        assert result.mappings[row.layer]
+    assert 0 < result.evaluated <= result.mapspace
+
+
+def check_bounds(result: Result) -> None:
+    """No layer moves less than it must."""
+    for row in result.layer_rows:
+        assert row.dram_bytes >= row.dram_bound_bytes * (1 - 1e-12)
+    assert result.total_dram_bytes >= result.total_dram_bound_bytes * (1 - 1e-12)
+
+
+@pytest.mark.parametrize("hw", ["edge_tpu", "eyeriss"])
+@pytest.mark.parametrize("name", ["vgg16", "vgg16_ps", "resnet18_ps"])
+@pytest.mark.parametrize("residency", [True, False])
+def test_dram_traffic_is_at_least_the_bound(name: str, hw: str, residency: bool) -> None:
+    result = simulate(
+        es.load_network(name), es.load_hardware(hw), residency=residency, objective="dram"
+    )
+    check_bounds(result)
+
+
+@pytest.mark.parametrize("kib", [0.25, 1, 4])
+def test_the_bound_holds_in_small_memories(kib: float) -> None:
+    net = network(conv("a", 40), conv("b", 40, 1), size=(40, 12, 12))
+    result = simulate(net, chip(capacity_kib=kib), objective="dram")
+    check_bounds(result)
+
+
+# -- objectives ----------------------------------------------------------------------------------------
+
+MEASURES = {
+    "energy": lambda result: result.total_energy_pj,
+    "dram": lambda result: result.total_dram_bytes,
+    "latency": lambda result: result.total_cycles,
+}
+
+
+@pytest.mark.parametrize("name", ["edge_tpu", "eyeriss", "small"])
+def test_each_objective_is_best_in_its_own_measure(name: str) -> None:
+    hardware = chip() if name == "small" else es.load_hardware(name)
+    results = {
+        objective: simulate(NET, hardware, objective=objective, residency=False)
+        for objective in ("energy", "dram", "latency", "edp")
+    }
+    for objective, measure in MEASURES.items():
+        least = min(measure(result) for result in results.values())
+        assert measure(results[objective]) <= least * (1 + 2e-9)
+        assert results[objective].objective == objective
+
+
+def test_wrong_options_are_refused() -> None:
+    with pytest.raises(InputError, match="batch must be at least 1, got 0"):
+        simulate(NET, chip(), batch=0)
+    with pytest.raises(InputError, match="no objective named 'enrgy'. Did you mean 'energy'"):
+        simulate(NET, chip(), objective="enrgy")
+    with pytest.raises(InputError, match="no weight format named 'crs'. Did you mean 'csr'"):
+        simulate(NET, chip(), weight_format="crs")
+    with pytest.raises(InputError, match="chip cannot decode the weight format 'csr'"):
+        simulate(NET, chip(), weight_format="csr")
+    with pytest.raises(InputError, match="no dataflow named 'weight'"):
+        simulate(NET, chip(), dataflow="weight")
+
+
+# -- size of the buffer, width of the search -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("objective", sorted(MEASURES))
+@pytest.mark.parametrize("dataflow", sorted(DATAFLOWS))
+def test_a_larger_buffer_never_costs_more(dataflow: str, objective: str) -> None:
+    costs = [
+        MEASURES[objective](
+            simulate(
+                NET, chip(capacity_kib=kib), dataflow=dataflow, objective=objective, residency=False
+            )
+        )
+        for kib in (0.5, 1, 2, 4, 16)
+    ]
+    assert all(b <= a * (1 + 1e-9) for a, b in zip(costs, costs[1:], strict=False))
+
+
+def test_a_larger_buffer_of_edge_tpu_never_costs_more() -> None:
+    hardware = es.load_hardware("edge_tpu")
+    costs = []
+    for kib in (32, 128, 512, 8192):
+        levels = [
+            level.model_copy(update={"capacity_kib": float(kib)}) if level.name == "SRAM" else level
+            for level in hardware.levels
+        ]
+        wider = hardware.model_copy(update={"levels": tuple(levels)})
+        costs.append(simulate(es.load_network("vgg16"), wider, residency=False).total_energy_pj)
+    assert costs == sorted(costs, reverse=True)
+
+
+# -- batch ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["vgg16", "resnet18_ps"])
+@pytest.mark.parametrize("hw", ["edge_tpu", "eyeriss"])
+def test_twice_the_batch(name: str, hw: str) -> None:
+    net, hardware = es.load_network(name), es.load_hardware(hw)
+    one, two = (
+        simulate(net, hardware, batch=batch, residency=False, objective="dram") for batch in (1, 2)
+    )
+    assert two.total_macs == 2 * one.total_macs
+    assert two.total_effective_macs == 2 * one.total_effective_macs
+    for small, large in zip(one.layer_rows, two.layer_rows, strict=True):
+        # what one image took can be done twice
+        assert large.dram_bytes <= 2 * small.dram_bytes
+        assert large.dram_bytes >= small.dram_bytes
+
+
+def test_a_batch_loads_the_weights_once_where_sums_fit() -> None:
+    net, hardware = es.load_network("vgg16"), es.load_hardware("edge_tpu")
+    weights = {}
+    for batch in (1, 4):
+        result = simulate(net, hardware, batch=batch, residency=False, objective="dram")
+        weights[batch] = {
+            row.layer: row.bits
+            for row in result.access_rows
+            if (row.level, row.tensor) == ("DRAM", "weight")
+        }
+    assert weights[1] == weights[4]
+
+
+# -- equal things cost the same ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("hw", ["edge_tpu", "eyeriss"])
+def test_density_one_is_dense(hw: str) -> None:
+    base = es.load_network("vgg16")
+    hardware = es.load_hardware(hw)
+    dense = simulate(base, hardware)
+    for word in ("dense", "pSC9"):
+        patterned = simulate(es.load_network("vgg16", pattern=word), hardware)
+        assert figures(patterned) == figures(dense)
+    every_layer = replace(
+        base,
+        layers=tuple(
+            replace(layer, pattern="pSC9") if layer.kind == "conv" else layer for layer in base.layers
+        ),
+    )
+    assert figures(simulate(every_layer, hardware)) == figures(dense)
+
+
+def test_identical_layers_cost_the_same() -> None:
+    net = network(conv("a", 8), conv("b", 8), conv("c", 8), size=(8, 6, 6))
+    result = simulate(net, chip(), residency=False)
+    first, *others = result.layer_rows
+    assert [replace(row, layer="a") for row in others] == [first] * 2
+    rows = [
+        [replace(row, layer="") for row in result.access_rows if row.layer == name] for name in "abc"
+    ]
+    assert rows[0] == rows[1] == rows[2]
+    alone = simulate(network(conv("a", 8), size=(8, 6, 6)), chip(), residency=False)
+    assert alone.layer_rows[0] == first
+
+
+CODE = """
+import hashlib, energysim as es
+r = es.simulate(es.load_network("vgg16_ps"), es.load_hardware("edge_tpu"))
+print(hashlib.sha256(r.to_json().encode()).hexdigest())
+"""
+
+
+def test_two_runs_give_the_same_bytes() -> None:
+    net, hardware = es.load_network("vgg16_ps"), es.load_hardware("edge_tpu")
+    assert simulate(net, hardware).to_json() == simulate(net, hardware).to_json()
+    root = Path(es.__file__).parent.parent
+    digests = {
+        subprocess.run(
+            [sys.executable, "-c", CODE],
+            env=os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": str(root)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "77")
+    }
+    assert len(digests) == 1
+
+
+# -- odd layers ------------------------------------------------------------------------------------------
+
+ODD: dict[str, Network] = {
+    "1x1 image": network(conv("c", 8), size=(8, 1, 1)),
+    "depthwise": network({"name": "d", "kind": "depthwise", "kernel": 3, "pad": 1}, size=(9, 7, 5)),
+    "dilated": network(conv("c", 4) | {"dilation": [2, 3], "pad": [2, 3]}, size=(4, 9, 9)),
+    "groups": network(conv("c", 12, groups=3), size=(9, 6, 6)),
+    "stride beyond kernel": network(conv("c", 4, 1, stride=3), size=(4, 10, 10)),
+    "linear on an image": network({"name": "f", "kind": "linear", "out": 7}, size=(4, 3, 5)),
+    "tall kernel": network(conv("c", 4) | {"kernel": [5, 1], "pad": [2, 0]}, size=(4, 8, 3)),
+    "lopsided": network(conv("c", 4) | {"pad": [0, 2, 1, 0]}, size=(4, 8, 6)),
+    "global pool": network({"name": "p", "kind": "pool", "kernel": "global"}, size=(5, 7, 7)),
+    "one of everything": network(conv("c", 1, 1), size=(1, 1, 1)),
+    "add of three": network(
+        conv("a", 3),
+        conv("b", 3),
+        {"name": "s", "kind": "add", "input": ["a", "b", "input"]},
+        size=(3, 4, 4),
+    ),
+}
+
+
+def two_levels(**fields: Any) -> Any:
+    return machine(memory("BUF", capacity_kib=1), **fields)
+
+
+MACHINES = {
+    "edge_tpu": lambda: es.load_hardware("edge_tpu"),
+    "eyeriss": lambda: es.load_hardware("eyeriss"),
+    "two levels": two_levels,
+    "four axes": lambda: two_levels(
+        array={
+            "axes": {"w": 2, "x": 3, "y": 2, "z": 4},
+            "unroll": {"w": ["C"], "x": ["K", "G"], "y": ["P"], "z": ["Q", "N"]},
+        }
+    ),
+    "each its own": lambda: machine(
+        memory("BUF", capacity_bytes={"weight": 300, "input": 300, "output": 200})
+    ),
+    "weights first": lambda: machine(
+        memory("WBUF", holds=["weight"], capacity_kib=1),
+        memory("ABUF", holds=["input", "output"], capacity_kib=1),
+    ),
+    "no sharing": lambda: two_levels(array={"multicast": False, "reduce": False}),
+    "padding moves": lambda: two_levels(padding="count"),
+    "refetch": lambda: machine(memory("BUF", capacity_kib=1, halo="refetch")),
+}
+
+
+@pytest.mark.parametrize("hw", MACHINES)
+@pytest.mark.parametrize("layer", ODD)
+@pytest.mark.parametrize("dataflow", sorted(DATAFLOWS))
+def test_odd_layers_on_odd_machines(layer: str, hw: str, dataflow: str) -> None:
+    net, hardware = ODD[layer], MACHINES[hw]()
+    residency = hw != "weights first"
+    for batch in (1, 7):
+        result = simulate(net, hardware, batch=batch, dataflow=dataflow, residency=residency)
+        check_bounds(result)
+        assert result.total_macs == batch * net.macs
+        for record, row in zip(net.layers, result.layer_rows, strict=True):
+            assert 0 <= row.utilization <= 1
+            reads = [
+                access
+                for access in result.access_rows
+                if (access.layer, access.level, access.tensor) == (row.layer, "MAC", "")
+            ]
+            assert sum(access.elements for access in reads) == (
+                batch * record.shape.macs if record.has_weights else 0
+            )
+            written = sum(
+                access.elements
+                for access in result.access_rows
+                if (access.layer, access.level, access.action) == (row.layer, "DRAM", "update")
+            )
+            kept = "output" in row.resident
+            assert kept or written >= batch * record.shape.elements(Tensor.OUTPUT)
+
+
+def test_shape_of_the_batch() -> None:
+    assert NET.layers[0].shape[Dim.N] == 1  # the batch is no part of a network
+    result = simulate(NET, chip(), batch=3)
+    assert result.batch == 3
+    assert result.total_macs == 3 * NET.macs
+
+
+def test_progress_is_told_layer_by_layer() -> None:
+    told: list[tuple[int, int, str]] = []
+    simulate(NET, chip(), residency=False, progress=lambda *news: told.append(news))
+    assert told == [(0, 4, "a"), (1, 4, "b"), (2, 4, "pool"), (3, 4, "fc"), (4, 4, "")]
+
+
+def test_a_mapping_in_one_line() -> None:
+    result = simulate(NET, es.load_hardware("edge_tpu"))
+    row = result.layer_rows[0]
+    assert row.mapping == write_line(result.mappings["a"])
+    assert row.mapping.startswith("DRAM | SRAM")
+    assert "[K12@cols]" in row.mapping
