@@ -123,7 +123,7 @@ def test_levels_add_up(result: Result) -> None:
 
 @pytest.mark.parametrize("levels", [False, True])
 @pytest.mark.parametrize("width", [60, 80, 120, 200])
-def test_tables_fit_their_terminal(result: Result, width: int, levels: bool) -> None:
+def test_tables_fit_their_terminal(result: Result, width: int, *, levels: bool) -> None:
     grid = render.level_grid(result) if levels else render.layer_grid(result)
     text = render.as_text(grid, width=width)
     assert max(map(len, text.splitlines())) <= width
@@ -159,7 +159,7 @@ def test_markdown() -> None:
 
 
 @pytest.mark.parametrize("levels", [False, True])
-def test_csv_is_that_of_the_result(result: Result, levels: bool) -> None:
+def test_csv_is_that_of_the_result(result: Result, *, levels: bool) -> None:
     done = call(*ARGS, "--format", "csv", *(["--levels"] if levels else []))
     assert done.out == result.to_csv(levels=levels)
     rows = list(csv.DictReader(io.StringIO(done.out)))

@@ -151,8 +151,8 @@ IN_NET: dict[str, Change] = {
     ),
     "operands of different size": (
         "  - {name: fc", "  - {name: sum, kind: add, input: [third, input]}\n  - {name: fc",
-        "[third, input]", "channels, height and width of the operands must be equal, got "
-        "'third' [8, 8, 8], 'input' [3, 8, 8]",
+        "[third, input]", ("channels, height and width of the operands must be equal, got "
+        "'third' [8, 8, 8], 'input' [3, 8, 8]"),
     ),
     "pattern on another kernel size": (
         "kernel: 5, pad: 2", "kernel: 5, pad: 2, pattern: PS4_P4", "PS4_P4",
@@ -175,8 +175,8 @@ IN_NET: dict[str, Change] = {
 
 IN_MAPPING: dict[str, Change] = {
     "unknown level": (
-        "level: SRAM", "level: SRM", "SRM", "no level named 'SRM'. Did you mean 'SRAM'? "
-        "Levels of edge_tpu: DRAM, SRAM, ACC, RF",
+        "level: SRAM", "level: SRM", "SRM", ("no level named 'SRM'. Did you mean 'SRAM'? "
+        "Levels of edge_tpu: DRAM, SRAM, ACC, RF"),
     ),
     "unknown layer": (
         "  fc:", "  fcc:", "- {level: SRAM", "net has no layer named 'fcc'. Did you mean 'fc'?",
@@ -420,7 +420,7 @@ def test_full_disk_behind_stdout() -> None:
 
 
 @pytest.mark.parametrize("by_process", [False, True])
-def test_a_layer_that_fits_no_mapping(by_process: bool) -> None:
+def test_a_layer_that_fits_no_mapping(*, by_process: bool) -> None:
     text = CHIP.replace("capacity_kib: 8192", "capacity_bytes: 16")
     Path("chip.yaml").write_text(text.replace("residency: true", "residency: false"))
     args = ("run", "--net", "net.yaml", "--hw", "chip.yaml", "-o", "out.csv")
