@@ -260,7 +260,7 @@ def _cost(job: _Job, options: _Options) -> _Cost:
     from energysim.model.capacity import occupancy
     from energysim.model.counts import count
 
-    hardware, has_weights = options.hardware, job.layer.has_weights
+    hardware, has_weights = _as_seen_by(job.layer, options.hardware), job.layer.has_weights
     rules = machine_rules(hardware, has_weights=has_weights)
     given = options.mapping.layers.get(job.layer.name) if options.mapping else None
     mapspace = evaluated = 1
@@ -301,6 +301,14 @@ def _cost(job: _Job, options: _Options) -> _Cost:
     return _price(job, options, nest, counts, loops, tuple(filled), (mapspace, evaluated))
 
 
+def _as_seen_by(layer: Layer, hardware: Hardware) -> Hardware:
+    """The machine with the widths of one layer: the vector unit hands over finished outputs."""
+    if layer.has_weights:
+        return hardware
+    bits = hardware.bits.model_copy(update={"psum": hardware.bits.output})
+    return hardware.model_copy(update={"bits": bits})
+
+
 def _static_pj_per_cycle(hardware: Hardware) -> float:
     # 1 mW for 1 us is 1000 pJ
     return hardware.static_mw * 1000 / hardware.clock_mhz
@@ -338,7 +346,7 @@ def _price(
     from energysim.model.energy import compute_pj, tariff
     from energysim.model.latency import latency
 
-    hardware, layer, shape = options.hardware, job.layer, job.shape
+    hardware, layer, shape = _as_seen_by(job.layer, options.hardware), job.layer, job.shape
     prices = tariff(hardware, nest, job.store, job.residency.tensors)
     time = latency(
         hardware,

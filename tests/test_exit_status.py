@@ -126,8 +126,8 @@ IN_CHIP: dict[str, Change] = {
 IN_NET: dict[str, Change] = {
     "unknown kind": (
         "kind: linear", "kind: liner", "liner",
-        "must be one of 'conv', 'depthwise', 'linear', 'pool', 'add', got 'liner'. "
-        "Did you mean 'linear'?",
+        ("must be one of 'conv', 'depthwise', 'linear', 'pool', 'add', got 'liner'. "
+        "Did you mean 'linear'?"),
     ),
     "dangling input": (
         "{name: third, kind: conv,", "{name: third, input: secnd, kind: conv,", "secnd",
@@ -183,14 +183,16 @@ IN_MAPPING: dict[str, Change] = {
     ),
     "does not cover the dims": (
         "[[C, 8]]", "[[C, 4]]", "- {level: SRAM",
-        "the loops over C do not cover its extent 512: pieces of 2 are left, multiply the trip "
-        "counts by 2",
+        ("the loops over C do not cover its extent 512: pieces of 2 are left, multiply the trip "
+        "counts by 2"),
     ),
     "array too short": (
         "[[C, 8]], spatial: [[C, 64, rows]]", "[[C, 4]], spatial: [[C, 128, rows]]", "[C, 128",
         "128 instances along 'rows', which has 64",
     ),
-    "unknown axis": ("rows]]", "row]]", "[C, 64", "no array axis named 'row'. Did you mean 'rows'?"),
+    "unknown axis": (
+        "rows]]", "row]]", "[C, 64", "no array axis named 'row'. Did you mean 'rows'?",
+    ),
     "unknown dim": ("[[K, 4]]", "[[X, 4]]", "X, 4", "must be one of 'N', 'G', 'K', 'C'"),
 }  # fmt: skip
 
