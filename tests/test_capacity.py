@@ -76,7 +76,9 @@ def test_outputs_are_wide_where_partial_sums_arrive() -> None:
     final = fill(machine(buffer(), inner), {"level": "BUF", "temporal": [("K", 4)]}, acc)
     assert final.bits[O] == 64 * 8
     cut = acc | {"temporal": [("C", 3), *acc["temporal"][1:]]}
-    cut_in_buffer = fill(machine(buffer(), inner), {"level": "BUF", "temporal": [("C", 2), ("K", 4)]}, cut)
+    cut_in_buffer = fill(
+        machine(buffer(), inner), {"level": "BUF", "temporal": [("C", 2), ("K", 4)]}, cut
+    )
     assert cut_in_buffer.bits[O] == 64 * 24
     cut_in_dram = fill(
         machine(buffer(), inner),
@@ -138,12 +140,14 @@ def test_what_stays_takes_room_whole() -> None:
     assert room.used_bits == 5000 + 6 * 16 * 8 + 2 * 16 * 24
 
 
-@pytest.mark.parametrize(("tensor", "final", "bits"), [(W, True, 8), (I, False, 8), (O, True, 8), (O, False, 24)])
-def test_width_of_an_element(tensor: Tensor, final: bool, bits: int) -> None:
+@pytest.mark.parametrize(
+    ("tensor", "final", "bits"), [(W, True, 8), (I, False, 8), (O, True, 8), (O, False, 24)]
+)
+def test_width_of_an_element(tensor: Tensor, *, final: bool, bits: int) -> None:
     assert element_bits(machine(buffer()), tensor, final=final) == bits
 
 
-# -- nothing fits --------------------------------------------------------------------------------------
+# -- nothing fits ----------------------------------------------------------------------------------
 
 
 def test_a_layer_that_fits_nothing_is_named() -> None:
@@ -156,12 +160,15 @@ def test_a_layer_that_fits_nothing_is_named() -> None:
 
 
 def test_an_inner_level_that_is_too_small_is_named() -> None:
-    tiny = memory("RF", "regfile", per=["rows", "cols"], holds=["weight", "output"], capacity_bytes=3)
+    tiny = memory(
+        "RF", "regfile", per=["rows", "cols"], holds=["weight", "output"], capacity_bytes=3
+    )
     with pytest.raises(DoesNotFitError) as caught:
         simulate(network(conv("c", 4), size=(4, 6, 6)), machine(buffer(), tiny))
     # one weight and one partial sum of 24 bits
     assert str(caught.value) == (
-        "layer c: level RF cannot hold one element of each tensor that it keeps: 1 bytes are missing"
+        "layer c: level RF cannot hold one element of each tensor that it keeps: "
+        "1 bytes are missing"
     )
     doubled = machine(buffer(), tiny | {"double_buffered": True, "capacity_bytes": 7})
     with pytest.raises(DoesNotFitError, match="1 bytes are missing"):
@@ -183,7 +190,7 @@ def test_a_given_mapping_that_does_not_fit_is_an_input_error() -> None:
     )
 
 
-# -- mapping files -------------------------------------------------------------------------------------
+# -- mapping files ---------------------------------------------------------------------------------
 
 
 def refused(*rows: dict[str, Any]) -> tuple[str, ...]:
@@ -237,8 +244,8 @@ def test_axis_at_the_wrong_level() -> None:
 def test_a_dim_that_is_not_covered() -> None:
     (problem,) = refused(ALL | {"temporal": [("K", 4), ("P", 2), ("Q", 4), *REDUCE]})
     assert problem == (
-        "at (): the loops over P do not cover its extent 4: pieces of 2 are left, multiply the trip "
-        "counts by 2"
+        "at (): the loops over P do not cover its extent 4: pieces of 2 are left, multiply the "
+        "trip counts by 2"
     )
 
 
@@ -263,7 +270,9 @@ def test_everything_that_is_wrong_is_told_at_once() -> None:
 
 def test_a_layer_name_that_the_network_has_not() -> None:
     net = network(conv("conv_a", 4), size=(6, 4, 4))
-    with pytest.raises(InputError, match="net has no layer named 'conv_b'. Did you mean 'conv_a'?"):
+    with pytest.raises(
+        InputError, match=r"net has no layer named 'conv_b'\. Did you mean 'conv_a'\?"
+    ):
         simulate(net, machine(buffer()), mapping=MappingFile(layers={"conv_b": loops(ALL)}))
 
 
@@ -294,7 +303,7 @@ def test_an_uneven_mapping_needs_less_room() -> None:
 
 @pytest.mark.parametrize(("name", "chip"), [("vgg16_ps", "edge_tpu"), ("alexnet", "eyeriss")])
 @pytest.mark.parametrize("residency", [True, False])
-def test_mappings_make_the_round_trip(name: str, chip: str, residency: bool) -> None:
+def test_mappings_make_the_round_trip(name: str, chip: str, *, residency: bool) -> None:
     net, hardware = es.load_network(name), es.load_hardware(chip)
     first = simulate(net, hardware, residency=residency)
     text = MappingFile(layers=dict(first.mappings)).model_dump_json()

@@ -101,6 +101,15 @@ def test_pattern_option_is_a_variant() -> None:
     assert with_option.replace("tiny+PSD4_P8", "tiny_ps") == call(*ARGS).out
 
 
+def test_layers_with_patterns_of_their_own(folder: Path) -> None:
+    text = TINY.replace("out: 8, kernel: 3", "out: 8, pattern: PS4_P4, kernel: 3")
+    text = text.replace("out: 16, kernel: 3", "out: 16, pattern: PS2_P6, kernel: 3")
+    (folder / "tiny.yaml").write_text(text)
+    out = call("run", "--net", "tiny", "--hw", "edge_tpu").out
+    assert "int8 · mixed patterns\n" in out
+    assert "effective" in out
+
+
 def test_dense_base_that_does_not_fit_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     def fails_for_dense(network: object, *args: object, **options: object) -> Result:
         if network.name == "tiny":  # type: ignore[attr-defined]

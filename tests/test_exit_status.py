@@ -455,6 +455,24 @@ def test_a_bug_shows_its_traceback_when_asked(monkeypatch: pytest.MonkeyPatch) -
     assert "test_exit_status.py" in done.err
 
 
+def test_interrupt(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_args: object, **_options: object) -> Result:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys.modules["energysim.simulate"], "_price", interrupted)
+    done = run()
+    assert (done.status, done.out) == (130, "")
+    assert done.err == "Interrupted: nothing was written.\n"
+
+
+def test_the_machine_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_args: object, **_options: object) -> Result:
+        raise OSError(5, "Input/output error", "chip.yaml")
+
+    monkeypatch.setattr(sys.modules["energysim.simulate"], "_price", broken)
+    assert refused(run()) == "Error: chip.yaml: Input/output error\n"
+
+
 # -- through a process of its own ------------------------------------------------------------------
 
 

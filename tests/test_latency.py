@@ -133,7 +133,9 @@ def test_the_vector_unit_does_some_lanes_a_cycle() -> None:
     lanes = {"lanes": 8, "energy_pj": 0.25, "source": "a test"}
     result = simulate(net, machine(memory("BUF", **BUFFER), vector=lanes))
     assert result.total_cycles == -(-3 * 9 * 4 // 8)
-    assert [row.energy_pj for row in result.access_rows if row.level == "vector"] == [3 * 9 * 4 * 0.25]
+    assert [row.energy_pj for row in result.access_rows if row.level == "vector"] == [
+        3 * 9 * 4 * 0.25
+    ]
     assert simulate(net, machine(memory("BUF", **BUFFER))).total_cycles == 0
 
 

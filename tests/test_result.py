@@ -47,7 +47,7 @@ def test_number_columns_are_in_the_glossary() -> None:
 
 
 @pytest.mark.parametrize("levels", [False, True])
-def test_csv(result: Result, levels: bool, tmp_path: Path) -> None:
+def test_csv(result: Result, *, levels: bool, tmp_path: Path) -> None:
     path = tmp_path / "run.csv"
     text = result.to_csv(path, levels=levels)
     assert path.read_bytes() == text.encode()
@@ -94,7 +94,7 @@ def test_hashes_tell_inputs_apart(result: Result) -> None:
 
 
 @pytest.mark.parametrize("levels", [False, True])
-def test_parquet(result: Result, levels: bool, tmp_path: Path) -> None:
+def test_parquet(result: Result, *, levels: bool, tmp_path: Path) -> None:
     path = tmp_path / "run.parquet"
     result.to_parquet(path, levels=levels)
     back = pd.read_parquet(path)
@@ -126,7 +126,9 @@ def test_bytes_of_a_level(result: Result) -> None:
         assert len(moved) == len(result.layer_rows)
         bits = sum(row.bits for row in result.access_rows if row.level == level)
         assert sum(moved) == pytest.approx(bits / 8)
-    assert result.level_bytes("DRAM") == pytest.approx([row.dram_bytes for row in result.layer_rows])
+    assert result.level_bytes("DRAM") == pytest.approx(
+        [row.dram_bytes for row in result.layer_rows]
+    )
 
 
 def test_totals_of_a_run_without_energy() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from dataclasses import dataclass, replace
-from itertools import permutations
+from itertools import pairwise, permutations
 
 import numpy as np
 import pytest
@@ -97,9 +97,7 @@ def price(asked: Problem, nest: Nest, trips: tuple[int, ...], counts: Counts) ->
     energy += cycles * asked.static_pj_per_cycle
     if asked.store is not None:
         energy += asked.shape.macs * hardware.mac.energy_pj
-    filled = occupancy(
-        hardware, asked.shape, nest, trips, counts, asked.store, asked.residency
-    )
+    filled = occupancy(hardware, asked.shape, nest, trips, counts, asked.store, asked.residency)
     return Price(energy, dram, cycles, all(room.excess_bits <= 0 for room in filled))
 
 
@@ -124,7 +122,9 @@ def brute_force(asked: Problem) -> tuple[dict[Objective, float], int]:
     for order in permutations(cut_dims(shape)):
         nest = template.nest(order)
         rows = every_choice(template, nest)
-        counts = count(shape, nest, np.array(rows, dtype=np.int64).reshape(len(rows), -1), asked.rules)
+        counts = count(
+            shape, nest, np.array(rows, dtype=np.int64).reshape(len(rows), -1), asked.rules
+        )
         fits = 0
         for at, trips in enumerate(rows):
             found = price(asked, nest, trips, single(counts, at))
@@ -182,7 +182,9 @@ def test_no_mapping_is_cheaper(seed: int) -> None:
 @pytest.mark.parametrize("dataflow", sorted(DATAFLOWS))
 @pytest.mark.parametrize("inner", ["none", "columns", "elements", "both"])
 def test_no_mapping_is_cheaper_under_any_dataflow(dataflow: str, inner: str) -> None:
-    levels = [memory("BUF", capacity_bytes=150, double_buffered=True, bandwidth_bits_per_cycle=40.0)]
+    levels = [
+        memory("BUF", capacity_bytes=150, double_buffered=True, bandwidth_bits_per_cycle=40.0)
+    ]
     if inner in ("columns", "both"):
         levels.append(memory("ACC", per=["cols"], holds=["output"], capacity_bytes=12))
     if inner in ("elements", "both"):
@@ -230,9 +232,7 @@ def test_cost_of_the_grid_is_the_cost_one_by_one() -> None:
                 slabs = list(module._costs(given, nest, expansion, fits))
                 assert [start for start, _ in slabs] == [0]
                 for at in range(0, len(rows), max(1, len(rows) // 8)):
-                    counts = count(
-                        shape, nest, np.array([rows[at]], dtype=np.int64), asked.rules
-                    )
+                    counts = count(shape, nest, np.array([rows[at]], dtype=np.int64), asked.rules)
                     alone = price(given, nest, rows[at], counts).of(objective)
                     if objective is Objective.DRAM:  # what moves once is the same for all
                         once = tariff(hardware, nest, asked.store).once_bits
@@ -272,13 +272,15 @@ def test_a_larger_buffer_never_costs_more(dataflow: str, objective: Objective) -
             dataflow=dataflow,
         )
         costs.append(searched(hardware, shape, objective)[1].of(objective))
-    assert all(larger <= smaller * (1 + 1e-9) for smaller, larger in zip(costs, costs[1:], strict=False))
+    assert all(larger <= smaller * (1 + 1e-9) for smaller, larger in pairwise(costs))
     assert costs[-1] < costs[0]
 
 
 def test_fused_tiles_move_everything_once_where_all_fits() -> None:
     shape = Shape((1, 1, 6, 4, 5, 5, 3, 3), pad=(1, 1), size=(5, 5))
-    hardware = machine(memory("BUF", capacity_kib=8), bits=dict(weight=8, input=4, output=8, psum=32))
+    hardware = machine(
+        memory("BUF", capacity_kib=8), bits={"weight": 8, "input": 4, "output": 8, "psum": 32}
+    )
     found, cost = searched(hardware, shape, Objective.DRAM)
     elements = {tensor: shape.elements(tensor) for tensor in Tensor}
     assert cost.dram == (

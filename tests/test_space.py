@@ -69,7 +69,9 @@ def conv(name: str, out: int, kernel: int = 3, **fields: Any) -> dict[str, Any]:
 
 def random_machine(rng: random.Random, *, mac_pj: float = 0.0) -> Hardware:
     """Draw a small accelerator: 2 to 5 levels, tiny memories, any dataflow."""
-    axes = dict(zip(("rows", "cols", "deep"), rng.choices((1, 2, 3), k=rng.randint(1, 3)), strict=False))
+    axes = dict(
+        zip(("rows", "cols", "deep"), rng.choices((1, 2, 3), k=rng.randint(1, 3)), strict=False)
+    )
     names, levels = list(axes), []
     buffer: dict[str, Any] = {"double_buffered": rng.random() < 0.5}
     if rng.random() < 0.25:
@@ -79,7 +81,7 @@ def random_machine(rng: random.Random, *, mac_pj: float = 0.0) -> Hardware:
     if rng.random() < 0.2:
         buffer["holds"] = rng.choice((["input", "output"], ["weight", "input"], ["output"]))
         if isinstance(buffer["capacity_bytes"], dict):
-            buffer["capacity_bytes"] = {word: 60 for word in buffer["holds"]}
+            buffer["capacity_bytes"] = dict.fromkeys(buffer["holds"], 60)
     holds_weights = "weight" in buffer.get("holds", WORDS)
     shared = isinstance(buffer["capacity_bytes"], int)
     buffer["compressed"] = holds_weights and shared and rng.random() < 0.5
@@ -88,12 +90,13 @@ def random_machine(rng: random.Random, *, mac_pj: float = 0.0) -> Hardware:
     levels.append(memory("BUF", **buffer))
     if rng.random() < 0.4:
         columns = [rng.choice(names)]
-        levels.append(memory("ACC", per=columns, holds=["output"], capacity_bytes=rng.randint(6, 24),
-                             read_pj_per_bit=0.3, double_buffered=rng.random() < 0.3))  # fmt: skip
+        acc = {"capacity_bytes": rng.randint(6, 24), "double_buffered": rng.random() < 0.3}
+        levels.append(memory("ACC", per=columns, holds=["output"], read_pj_per_bit=0.3, **acc))
     if rng.random() < 0.6:
         held = rng.choice((["weight"], ["weight", "input"], ["input", "output"], [*WORDS]))
-        levels.append(memory("RF", "regfile", per=names, holds=held, capacity_bytes=rng.randint(16, 40),
-                             read_pj_per_bit=0.1, write_pj_per_bit=0.2))  # fmt: skip
+        cheap = {"read_pj_per_bit": 0.1, "write_pj_per_bit": 0.2}
+        size = rng.randint(16, 40)
+        levels.append(memory("RF", "regfile", per=names, holds=held, capacity_bytes=size, **cheap))
     return machine(
         *levels,
         dram={"bandwidth_bits_per_cycle": rng.choice((4.0, 30.0)), "compressed": rng.random() < 0.8}
@@ -156,7 +159,7 @@ def every_choice(template: Template, nest: Nest) -> list[tuple[int, ...]]:
     return rows
 
 
-# -- trip counts -------------------------------------------------------------------------------------
+# -- trip counts -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("extent", [1, 2, 3, 7, 10, 12, 97, 224, 1000])
@@ -170,7 +173,7 @@ def test_one_trip_count_for_each_tile_size(extent: int) -> None:
     assert all(trip == -(-extent // size) for trip, size in zip(trips, sizes, strict=True))
 
 
-# -- loop orders -------------------------------------------------------------------------------------
+# -- loop orders -----------------------------------------------------------------------------------
 
 
 def relevant_order(order: tuple[Dim, ...], trips: dict[Dim, int]) -> tuple[Dim, ...]:
@@ -219,7 +222,7 @@ def test_orders_of_one_behaviour_have_the_same_counts(seed: int) -> None:
             assert seen.setdefault(key, values) == values
 
 
-# -- what the dataflow's rule makes of a layer ---------------------------------------------------------
+# -- what the dataflow's rule makes of a layer -----------------------------------------------------
 
 SHAPES = {
     "conv": Shape((2, 1, 70, 67, 9, 14, 3, 3), pad=(1, 1), size=(9, 14)),
