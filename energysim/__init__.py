@@ -9,8 +9,9 @@ np.True_
 """
 
 from energysim.catalog import load_hardware, load_network
-from energysim.result import VERSION as __version__
-from energysim.result import Result
+from energysim.result import VERSION, Result
 from energysim.simulate import simulate
+
+__version__ = VERSION
 
 __all__ = ["Result", "__version__", "load_hardware", "load_network", "simulate"]

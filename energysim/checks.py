@@ -43,8 +43,8 @@ def _notes(result: Result, network: Network, hardware: Hardware) -> Iterator[Not
         )
     yield from _array_notes(result, hardware)
     sparse = [layer.name for layer in network.layers if layer.pattern != "dense"]
-    stored = {row.layer: row.weight_format for row in result.layer_rows}
-    if sparse and all(stored[name] == "dense" for name in sparse):
+    formats = {row.layer: row.weight_format for row in result.layer_rows}
+    if sparse and all(formats[name] == "dense" for name in sparse):
         yield Note(
             NoteKind.DENSE_STORED,
             f"{hardware.name} stores the sparse weights densely, so they save no traffic. Name the "

@@ -28,7 +28,7 @@ class InputError(EnergysimError):
         self.where = where
 
 
-class InputErrors(InputError):
+class InputErrors(InputError):  # noqa: N818 - it is several errors
     """Everything that is wrong with one file at once."""
 
     def __init__(self, problems: Iterable[str]) -> None:

@@ -341,13 +341,17 @@ def _lay_over(network: Network, pattern: Pattern) -> tuple[tuple[Layer, ...], li
     """
     if network.base is not None:
         return network.layers, [
-            f"{network.name!r} is itself a variant ({network.pattern} on {network.base!r}); a"
-            f" pattern goes on a dense network. Did you mean {network.base!r}?"
+            (
+                f"{network.name!r} is itself a variant ({network.pattern} on {network.base!r}); a "
+                f"pattern goes on a dense network. Did you mean {network.base!r}?"
+            )
         ]
     if network.pattern != "dense":
         return network.layers, [
-            f"layers of {network.name!r} have patterns of their own; a pattern goes on a dense"
-            " network"
+            (
+                f"layers of {network.name!r} have patterns of their own; a pattern goes on a dense "
+                f"network"
+            )
         ]
     problems = []
     layers = list(network.layers)
@@ -480,10 +484,8 @@ def _find_pattern(name: str, loc: Location, report: _Report) -> Pattern | None:
         return None
 
 
-def _build_layers(
-    spec: NetworkSpec, records: tuple[LayerSpec, ...], report: _Report
-) -> Network | None:
-    """Go through the layers in order, each with the sizes of the ones before it."""
+def _check_top(spec: NetworkSpec, records: tuple[LayerSpec, ...], report: _Report) -> None:
+    """What a network with layers of its own must and must not say beside them."""
     if spec.base is not None:
         report.add(("base",), "a network has either `layers:` or `base:`, not both")
     elif spec.pattern is not None:
@@ -497,6 +499,12 @@ def _build_layers(
     if spec.input is None:
         report.add(("layers",), "`layers:` need an `input: [channels, height, width]` to work on")
 
+
+def _build_layers(
+    spec: NetworkSpec, records: tuple[LayerSpec, ...], report: _Report
+) -> Network | None:
+    """Go through the layers in order, each with the sizes of the ones before it."""
+    _check_top(spec, records, report)
     # None = the size could not be found because of a problem that is reported already.
     sizes: dict[str, Volume | None] = {NETWORK_INPUT: spec.input}
     all_names = {record.name for record in records}
@@ -630,7 +638,7 @@ def _pool_shape(record: PoolSpec, size: Volume, at: _Place) -> Shape | None:
 
 
 def _add_shape(inputs: tuple[str, ...], sizes: list[Volume], at: _Place) -> Shape | None:
-    if len(sizes) < 2:
+    if not sizes[1:]:
         at.problem("input", f"an add needs two or more layers to add, got {len(sizes)}")
         return None
     if len(set(sizes)) > 1:

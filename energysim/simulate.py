@@ -104,7 +104,7 @@ def simulate(
     >>> import energysim as es
     >>> r = es.simulate(es.load_network("vgg16_ps"), es.load_hardware("edge_tpu"))
     >>> r.total_macs, r.total_effective_macs
-    (313201664, 161837056)
+    (313201664, 161813504)
     """
     from energysim.mapper.dataflows import get_dataflow
     from energysim.mapper.residency import nothing_stays, plan
@@ -285,6 +285,7 @@ def _cost(job: _Job, options: _Options) -> _Cost:
                 job.residency,
                 options.objective,
                 _static_pj_per_cycle(hardware),
+                _compute_pj(job, hardware),
             )
         )
         nest, trips = found.nest, found.trips
@@ -314,6 +315,14 @@ def _static_pj_per_cycle(hardware: Hardware) -> float:
     return hardware.static_mw * 1000 / hardware.clock_mhz
 
 
+def _compute_pj(job: _Job, hardware: Hardware) -> float:
+    from energysim.model.energy import compute_pj
+
+    effective = job.layer.effective_macs * job.shape[Dim.N]
+    has_weights = job.layer.has_weights
+    return compute_pj(hardware, job.shape.macs, effective, has_weights=has_weights)
+
+
 def _refuse(job: _Job, options: _Options, room: Occupancy, *, mapped: bool) -> None:
     name = options.hardware.levels[room.level].name
     parts = ", ".join(
@@ -327,7 +336,7 @@ def _refuse(job: _Job, options: _Options, room: Occupancy, *, mapped: bool) -> N
         f"level {name} is too small by {-(-room.excess_bits // BITS_PER_BYTE):,} bytes: "
         f"the tiles need {-(-room.used_bits // BITS_PER_BYTE):,} bytes ({parts})"
     )
-    if not mapped:
+    if not mapped or Tensor.OUTPUT in job.residency.tensors:
         raise DoesNotFitError(message)
     if room.reserved_bits or job.residency.tensors:
         message += ". Try --residency off"
@@ -343,7 +352,7 @@ def _price(
     filled: tuple[Occupancy, ...],
     searched: tuple[int, int],
 ) -> _Cost:
-    from energysim.model.energy import compute_pj, tariff
+    from energysim.model.energy import tariff
     from energysim.model.latency import latency
 
     hardware, layer, shape = _as_seen_by(job.layer, options.hardware), job.layer, job.shape
@@ -361,7 +370,7 @@ def _price(
     accesses = _memory_rows(job, hardware, counts, prices)
     accesses += _network_rows(job, hardware, counts, prices)
     operations, effective = shape.macs, layer.effective_macs * shape[Dim.N]
-    arithmetic = compute_pj(hardware, operations, effective, has_weights=layer.has_weights)
+    arithmetic = _compute_pj(job, hardware)
     gated = layer.has_weights and hardware.sparsity.weights != "none"
     unit, done = "MAC" if layer.has_weights else "vector", effective if gated else operations
     accesses.append(_row(job, hardware, (unit, "", "compute"), (done, 0.0, arithmetic)))
@@ -429,8 +438,8 @@ def _network_rows(job: _Job, hardware: Hardware, counts: Counts, prices: Tariff)
     """What crosses the network between a level and the instances it fans out to."""
     rows = []
     for tensor in Tensor:
-        hops = sum(int(counts(level, tensor, "hop")[0]) for level in range(len(hardware.levels)))
-        own = ((key, each) for key, each in prices.hop_bits.items() if key[1] is tensor)
+        own = [(key, each) for key, each in prices.hop_bits.items() if key[1] is tensor]
+        hops = sum(int(counts(*key)[0]) for key, _ in own if key[2] == "hop")
         bits = sum(int(counts(*key)[0]) * each for key, each in own)
         if hops:
             figures = (hops, bits, bits * prices.hop_pj)

@@ -687,7 +687,7 @@ class _Schema:
 class _Dumper(yaml.SafeDumper):
     """Writes what the loader above reads back: block style, short plain collections in a line."""
 
-    def ignore_aliases(self, data: object) -> bool:
+    def ignore_aliases(self, data: object) -> bool:  # noqa: ARG002 - PyYAML's signature
         return True
 
     def represent_float_shortest(self, data: float) -> yaml.ScalarNode:

@@ -7,9 +7,10 @@ All tile sizes of one loop order form a grid. Every count is a sum of products o
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import lru_cache
+from functools import reduce as fold
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +22,15 @@ from energysim.mapper.dataflows import Dataflow
 from energysim.mapper.space import KERNEL, Template, dram_orders, make_template
 from energysim.mapping import Nest, Rules, Segment
 from energysim.model.capacity import Residency, element_bits
-from energysim.model.counts import GROUPS, Expansion, Key, Terms, expand_orders
+from energysim.model.counts import (
+    GROUPS,
+    SIDE,
+    Expansion,
+    Key,
+    Terms,
+    expand_orders,
+    own_loops,
+)
 from energysim.model.energy import Tariff, tariff
 from energysim.model.latency import latency
 from energysim.model.sparse import WeightStore
@@ -75,6 +84,8 @@ class Problem:
     residency: Residency
     objective: Objective
     static_pj_per_cycle: float = 0.0
+    compute_pj: float = 0.0
+    """energy of the arithmetic, the same for every mapping [pJ]"""
 
 
 def search(problem: Problem) -> Found:
@@ -110,34 +121,50 @@ def search(problem: Problem) -> Found:
             f"no tile fits level {name}: {-(-smallest_missing // 8)} bytes are missing for the "
             f"smallest one"
         )
-    best, lows = np.inf, []
-    for order in orders:
-        low = min(
-            (
-                float(costs.min())
-                for _, costs in _costs(problem, template.nest(order), expansions[order], fits)
-            )
-        )
-        lows.append(low)
-        best = min(best, low)
-    limit = best * (1 + TIE)
-    chosen = next(order for order, low in zip(orders, lows, strict=True) if low <= limit)
-    nest = template.nest(chosen)
-    flat = next(
-        start + int(np.flatnonzero(costs <= limit)[0])
-        for start, costs in _costs(problem, nest, expansions[chosen], fits)
-        if float(costs.min()) <= limit
-    )
-    choices = _choices(template, nest)
+    grids = [_Grid(problem, template.nest(order), expansions[order], fits) for order in orders]
+    limit = min(grid.low for grid in grids) * (1 + TIE)
+    if problem.objective is not Objective.ENERGY:
+        # of the mappings that are equally good, the one of least energy
+        cheapest = replace(problem, objective=Objective.ENERGY)
+        grids = [
+            _Grid(cheapest, grid.nest, grid.expansion, grid.within(limit))
+            for grid in grids
+            if grid.low <= limit
+        ]
+        limit = min(grid.low for grid in grids) * (1 + TIE)
+    grid = next(grid for grid in grids if grid.low <= limit)
+    choices = _choices(template, grid.nest)
+    flat = int(np.flatnonzero(grid.within(limit))[0])
     index = np.unravel_index(flat, [rows.shape[0] for rows in choices])
-    trips = _trips(nest, choices, [int(i) for i in index])
-    return Found(
-        tuple(template.segments(chosen)),
-        nest,
-        trips,
-        fits.size * len(orders),
-        feasible * len(orders),
-    )
+    trips = _trips(grid.nest, choices, [int(i) for i in index])
+    order = tuple(loop.dim for loop in grid.nest.loops[: len(dims)])
+    segments = tuple(template.segments(order))
+    return Found(segments, grid.nest, trips, fits.size * len(orders), feasible * len(orders))
+
+
+class _Grid:
+    """All tile sizes of one loop order, and the cost of the best of them."""
+
+    def __init__(
+        self, problem: Problem, nest: Nest, expansion: Expansion, fits: npt.NDArray[np.bool_]
+    ) -> None:
+        self.problem, self.nest, self.expansion, self.fits = problem, nest, expansion, fits
+        self.low = min(float(costs.min()) for costs in self.costs())
+
+    def costs(self) -> Iterator[Floats]:
+        """Cost of every mapping, slab by slab, infinite where it is not to be had."""
+        problem = self.problem
+        prices = tariff(problem.hardware, self.nest, problem.store, problem.residency.tensors)
+        sizes = tuple(factor.shape[1] for factor in self.expansion.steps.factors)
+        columns = sizes[4] * sizes[5]
+        for rows in _slabs(sizes):
+            costs = _grid_cost(problem, self.nest, self.expansion, prices, rows)
+            costs = np.where(self.fits.reshape(-1, columns)[rows], costs, np.inf)
+            yield costs.reshape(-1)
+
+    def within(self, limit: float) -> npt.NDArray[np.bool_]:
+        """Which mappings cost no more than a limit."""
+        return np.concatenate([costs <= limit for costs in self.costs()])
 
 
 def _trips(nest: Nest, choices: list[Ints], index: list[int]) -> tuple[int, ...]:
@@ -196,19 +223,6 @@ def _slabs(shape: tuple[int, ...]) -> Iterator[slice]:
         yield slice(start, min(start + step, rows))
 
 
-def _costs(
-    problem: Problem, nest: Nest, expansion: Expansion, fits: npt.NDArray[np.bool_]
-) -> Iterator[tuple[int, Floats]]:
-    """Cost of every mapping of one order, infinite where it does not fit: (offset, flat costs)."""
-    prices = tariff(problem.hardware, nest, problem.store, problem.residency.tensors)
-    sizes = tuple(factor.shape[1] for factor in expansion.steps.factors)
-    columns = sizes[4] * sizes[5]
-    for rows in _slabs(sizes):
-        costs = _grid_cost(problem, nest, expansion, prices, rows)
-        costs = np.where(fits.reshape(-1, columns)[rows], costs, np.inf)
-        yield rows.start * columns, costs.reshape(-1)
-
-
 def _grid_cost(
     problem: Problem, nest: Nest, expansion: Expansion, prices: Tariff, rows: slice
 ) -> Floats:
@@ -230,7 +244,7 @@ def _grid_cost(
         if problem.objective is Objective.LATENCY:
             return np.asarray(cycles)
     energy = _linear(expansion, prices.element_pj().items()).grid(rows) + prices.once_pj()
-    energy = energy + problem.static_pj_per_cycle * cycles
+    energy = energy + (problem.compute_pj + problem.static_pj_per_cycle * cycles)
     return energy * cycles if problem.objective is Objective.EDP else energy
 
 
@@ -257,6 +271,7 @@ def _fits(
     if capacity is None:
         return fits.reshape(-1), least
     least = 2**62
+    reserved = problem.residency.reserved_bits if buffer == 1 else 0
     for rows in _slabs(sizes):
         needed = {
             tensor: _needed_bits(problem, nest, template, expansion, tensor, rows)
@@ -264,9 +279,10 @@ def _fits(
             if nest.cuts[buffer][tensor] is not None
         }
         if isinstance(capacity, dict):
-            missing = np.max([bits - capacity[tensor] for tensor, bits in needed.items()], axis=0)
+            each = (bits - capacity[tensor] for tensor, bits in needed.items())
+            missing = fold(np.maximum, each)
         else:
-            missing = sum(needed.values()) - (capacity - problem.residency.reserved_bits)
+            missing = fold(np.add, needed.values()) - (capacity - reserved)
         fits[rows] = missing <= 0
         least = min(least, int(np.min(missing)))
     return fits.reshape(-1), least
@@ -303,11 +319,15 @@ def _needed_bits(
 def _packed_tiles(store: WeightStore, template: Template, nest: Nest) -> Floats:
     """Room of the compressed weight tile for every row of the grid [bit]."""
     shape, choices = template.shape, _choices(template, nest)
+    cut = nest.cuts[template.buffer][Tensor.WEIGHT] or 0
     tiles = []
-    for group in range(1, 4):
-        dim = GROUPS[group][0]
-        cut = shape[dim] > 1  # the group's first loop is then the DRAM loop
-        tiles.append(-(-shape[dim] // choices[group][:, 0]) if cut else np.array([1]))
+    for group in range(1, SIDE):
+        piece = np.full(choices[group].shape[0], shape[GROUPS[group][0]], dtype=np.int64)
+        for column, position in enumerate(own_loops(nest, group)):
+            axis = nest.loops[position].axis
+            if position < cut if axis is None else axis in nest.axes[template.buffer]:
+                piece = -(-piece // choices[group][:, column])
+        tiles.append(piece)
     kernel = shape[Dim.R] * shape[Dim.S]
     bits = store.tile_bits(shape, tiles[1], tiles[2], kernel)
     packed = np.multiply.outer(tiles[0], bits).astype(np.float64)

@@ -53,14 +53,9 @@ class Template:
 
     def segments(self, order: tuple[Dim, ...]) -> list[Segment]:
         """Loops of every level with DRAM loops in this order."""
-        inner = zip(self.temporal[1:], self.spatial[1:], strict=True)
-        return [
-            (order, ()),
-            *(
-                (tuple(dim for dim, _ in row), tuple((dim, axis) for dim, axis, _ in fan))
-                for row, fan in inner
-            ),
-        ]
+        temporal = (order, *(tuple(dim for dim, _ in row) for row in self.temporal[1:]))
+        spatial = (tuple((dim, axis) for dim, axis, _ in fan) for fan in self.spatial)
+        return list(zip(temporal, spatial, strict=True))
 
     def choices(self, nest: Nest) -> list[Ints]:
         """Trip counts of every group of dims, one row a tile size, fewest DRAM trips first."""
@@ -86,8 +81,8 @@ class Template:
         return columns
 
     def _dram_loops(self, nest: Nest) -> int:
-        inner = [len(t) + len(s) for t, s in zip(self.temporal[1:], self.spatial[1:], strict=True)]
-        return len(nest.loops) - sum(inner)
+        rest = sum(map(len, self.temporal[1:])) + sum(map(len, self.spatial))
+        return len(nest.loops) - rest
 
     def _distribute(self, dim: Dim, dram: Ints, *, cut: bool) -> Ints:
         """Trip counts of all loops over one dim, for given DRAM trip counts.
@@ -96,7 +91,7 @@ class Template:
         is the smallest that still covers the tile, so pieces are as even as can be.
         """
         slots: list[tuple[bool, int | None]] = []
-        for temporal, spatial in zip(self.temporal[1:], self.spatial[1:], strict=True):
+        for temporal, spatial in zip(self.temporal, self.spatial, strict=True):
             slots += [(False, cap) for each, cap in temporal if each is dim]
             slots += [(True, cap) for each, _, cap in spatial if each is dim]
         piece = -(-self.shape[dim] // dram)

@@ -77,7 +77,7 @@ def communication_bound(macs: int, reuse: int, capacity: int) -> int:
     >>> communication_bound(10**9, 1, 10_000)
     14120000
     """
-    per_segment = sqrt(8 * reuse) * capacity**1.5
+    per_segment = sqrt(8 * reuse) * float(capacity) ** 1.5
     return 4 * capacity * max(ceil(macs / per_segment) - 1, 0)
 
 
@@ -89,13 +89,13 @@ def real_macs(shape: Shape) -> int:
     >>> real_macs(Shape((1, 1, 1, 1, 3, 1, 3, 1), pad=(1, 0), size=(3, 1)))
     7
     """
-    total = shape[Dim.N] * shape[Dim.G] * shape[Dim.K] * shape[Dim.C]
+    total: int = shape[Dim.N] * shape[Dim.G] * shape[Dim.K] * shape[Dim.C]
     for along, (output, tap) in enumerate(((Dim.P, Dim.R), (Dim.Q, Dim.S))):
         at = np.add.outer(
             np.arange(shape[output]) * shape.stride[along],
             np.arange(shape[tap]) * shape.dilation[along] - shape.pad[along],
         )
-        total *= int(np.count_nonzero((at >= 0) & (at < shape.size[along])))
+        total = total * int(np.count_nonzero((at >= 0) & (at < shape.size[along])))
     return total
 
 

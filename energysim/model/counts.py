@@ -324,9 +324,10 @@ def expand_orders(
 def _used(shape: Shape, nest: Nest, choices: Sequence[Ints]) -> tuple[Terms, ...]:
     """Instances with work along each array axis: trip counts without pieces that stay empty."""
     axes = {loop.axis for loop in nest.loops if loop.axis is not None}.union(*nest.axes)
-    factors = {
-        axis: [np.ones((1, rows.shape[0]), dtype=np.int64) for rows in choices] for axis in axes
-    }
+    factors = [
+        [np.ones((1, rows.shape[0]), dtype=np.int64) for rows in choices]
+        for _ in range(max(axes, default=-1) + 1)
+    ]
     for group, dims in enumerate(GROUPS):
         size = {dim: np.full(choices[group].shape[0], shape[dim]) for dim in dims}
         for column, position in enumerate(own_loops(nest, group)):
@@ -335,7 +336,7 @@ def _used(shape: Shape, nest: Nest, choices: Sequence[Ints]) -> tuple[Terms, ...
             if loop.axis is not None:
                 factors[loop.axis][group] = factors[loop.axis][group] * -(-size[loop.dim] // piece)
             size[loop.dim] = piece
-    return tuple(Terms(tuple(factors[axis])) for axis in sorted(axes))
+    return tuple(Terms(tuple(factors[axis])) for axis in range(len(factors)))
 
 
 def _steps(shape: Shape, nest: Nest, choices: Sequence[Ints]) -> Terms:

@@ -128,13 +128,13 @@ def _price_outputs(hardware: Hardware, moves: _Moves, parts: _Parts) -> None:
         parts.bits[level, Tensor.OUTPUT, "read"] = partial
         parts.bits[level, Tensor.OUTPUT, "update"] = partial
         parts.bits[level, Tensor.OUTPUT, "update_complete"] = saved
+        parts.hop_bits[level, Tensor.OUTPUT, "hop"] = partial
+        if moves.below is not None:
+            parts.hop_bits[moves.below, Tensor.OUTPUT, "drain_complete"] = saved
     if moves.outward:
         parts.bits[level, Tensor.OUTPUT, "fill"] = partial
         parts.bits[level, Tensor.OUTPUT, "drain"] = partial
         parts.bits[level, Tensor.OUTPUT, "drain_complete"] = saved
-    parts.hop_bits[level, Tensor.OUTPUT, "hop"] = partial
-    if moves.below is not None:
-        parts.hop_bits[moves.below, Tensor.OUTPUT, "drain_complete"] = saved
 
 
 def _price_operands(
@@ -147,7 +147,8 @@ def _price_operands(
         if moved:
             parts.bits[level, tensor, name] = each
             parts.once_bits[level, tensor, name] = once
-    parts.hop_bits[level, tensor, "hop"] = each
+    if moves.inward:
+        parts.hop_bits[level, tensor, "hop"] = each
 
 
 def compute_pj(hardware: Hardware, operations: int, effective: int, *, has_weights: bool) -> float:

@@ -143,7 +143,7 @@ def _ripple(
 ) -> Floats:
     if not hardware.array.systolic:
         return zero
-    every_axis = frozenset(range(len(used)))
+    every_axis = frozenset(range(len(hardware.axis_sizes)))
     length = zero
     for count in used:
         length = length + (np.asarray(count, dtype=np.float64) - 1)
