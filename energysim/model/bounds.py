@@ -77,7 +77,7 @@ def communication_bound(macs: int, reuse: int, capacity: int) -> int:
     >>> communication_bound(10**9, 1, 10_000)
     14120000
     """
-    per_segment = sqrt(8 * reuse) * float(capacity) ** 1.5
+    per_segment = sqrt(8 * reuse * capacity) * capacity
     return 4 * capacity * max(ceil(macs / per_segment) - 1, 0)
 
 
