@@ -19,6 +19,11 @@ EXIT_BUG = 1
 EXIT_INTERRUPTED = 130
 """As shells count it: 128 plus the number of the signal."""
 
+# Our matrices are small: starting threads for them costs more than they save. Whoever wants threads
+# says so in the environment. This must happen before NumPy is imported.
+for _variable in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
+    os.environ.setdefault(_variable, "1")
+
 _MODULES = {"run": "run", "list": "list_", "show": "show", "check": "check"}
 
 

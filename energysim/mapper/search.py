@@ -211,9 +211,21 @@ def _linear(expansion: Expansion, prices: Iterable[tuple[Key, float]]) -> Terms:
     if not scaled:
         empty = tuple(np.zeros((0, factor.shape[1])) for factor in expansion.steps.factors)
         return Terms(empty)  # type: ignore[arg-type]
-    first = np.concatenate([factors[0] * price for factors, price in scaled])
-    rest = (np.concatenate([factors[g] for factors, _ in scaled]) for g in range(1, len(GROUPS)))
-    return Terms((first, *rest))
+    # Products that differ in the first factor only are one product; counts share many of them.
+    merged: dict[bytes, int] = {}
+    rows: list[Floats] = []
+    rest: list[list[Ints]] = [[] for _ in GROUPS[1:]]
+    for factors, price in scaled:
+        for term in zip(*factors, strict=True):
+            key = b"".join(factor.tobytes() for factor in term[1:])
+            if key in merged:
+                rows[merged[key]] = rows[merged[key]] + term[0] * price
+                continue
+            merged[key] = len(rows)
+            rows.append(term[0] * price)
+            for column, factor in zip(rest, term[1:], strict=True):
+                column.append(factor)
+    return Terms((np.stack(rows), *(np.stack(column) for column in rest)))
 
 
 def _slabs(shape: tuple[int, ...]) -> Iterator[slice]:
