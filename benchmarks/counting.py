@@ -61,8 +61,8 @@ def searched() -> None:
     result = simulate(network, hardware)
     seconds = time.process_time() - start
     print(
-        f"{result.mapspace:>10,} mappings of {network.name} on {hardware.name} priced by the search: "
-        f"{seconds:.3f} s CPU, {result.mapspace / seconds / 1e6:.1f} million mappings/s"
+        f"{result.mapspace:>10,} mappings of {network.name} on {hardware.name} priced by the "
+        f"search: {seconds:.3f} s CPU, {result.mapspace / seconds / 1e6:.1f} million mappings/s"
     )
 
 
