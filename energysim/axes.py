@@ -1,6 +1,6 @@
 """The words of the field: dims, tensors, actions, and the shape of one layer.
 
-Every array of the package is indexed by these enums; see ``DESIGN`` words in the README glossary.
+Every array of the package is indexed by these enums; see README, 'How it counts'.
 """
 
 from __future__ import annotations

@@ -33,9 +33,9 @@ def _notes(result: Result, network: Network, hardware: Hardware) -> Iterator[Not
             f"{hardware.levels[1].name}: figures are per inference once they are loaded; loading "
             f"them reads {si(once / 1e9)} mJ worth of {dram.name}.",
         )
-    elif result.residency:
+    elif result.residency and "weight" in hardware.levels[1].holds:
         stored = sum(row.weight_bits for row in result.layer_rows) / BITS_PER_BYTE
-        advice = "" if result.batch > 1 else " Try --batch 8, or a sparser --pattern."
+        advice = "" if result.batch > 1 else " Try --batch 8, or a sparse --pattern."
         yield Note(
             NoteKind.WEIGHTS_STREAMED,
             f"weights ({si(stored / 1e6)} MB stored) do not fit {hardware.levels[1].name} all at "
@@ -76,13 +76,15 @@ def _notes(result: Result, network: Network, hardware: Hardware) -> Iterator[Not
 def _array_notes(result: Result, hardware: Hardware) -> Iterator[Note]:
     places = prod(hardware.axis_sizes)
     used = result.total_macs / (result.total_cycles * places) if result.total_cycles else 1.0
-    if used < LOW_UTILIZATION:
+    if result.total_macs and used < LOW_UTILIZATION:
+        untried = ["--batch 8"] * (result.batch == 1)
+        untried += ["--objective latency"] * (result.objective != "latency")
+        advice = f" Try {' or '.join(untried)}." if untried else ""
         slowest = max(result.layer_rows, key=lambda row: row.cycles)
         yield Note(
             NoteKind.LOW_UTILIZATION,
             f"the array does {si(100 * used)} % of the MACs it could; {slowest.layer} takes "
-            f"{si(100 * slowest.cycles / result.total_cycles)} % of the time. Try --batch 8 or "
-            f"--objective latency.",
+            f"{si(100 * slowest.cycles / result.total_cycles)} % of the time.{advice}",
         )
     spilled = [
         row.layer
@@ -93,6 +95,5 @@ def _array_notes(result: Result, hardware: Hardware) -> Iterator[Note]:
         named = ", ".join(spilled[:SHOWN]) + (" ..." if len(spilled) > SHOWN else "")
         yield Note(
             NoteKind.SUMS_SPILLED,
-            f"partial sums of {named} go to {result.level_names[0]} and back: cheaper than any "
-            f"mapping that keeps them.",
+            f"partial sums of {named} go to {result.level_names[0]} and back.",
         )

@@ -300,10 +300,10 @@ class Hardware(_Block):
             raise InputError(_unknown_axis(name, self.array.axes))
         return self.axis_names.index(name)
 
-    def unroll_dims(self, axis: str) -> frozenset[Dim] | None:
-        """Dims that may be spread along an axis; None where the file leaves it open."""
+    def unroll_dims(self, axis: str) -> tuple[Dim, ...] | None:
+        """Dims that may be spread along an axis, in turn; None where the file leaves it open."""
         words = self.array.unroll.get(axis)
-        return None if words is None else frozenset(Dim[word] for word in words)
+        return None if words is None else tuple(Dim[word] for word in words)
 
     def level_axes(self, level: int) -> frozenset[int]:
         """Array axes along which a level has instances of its own."""

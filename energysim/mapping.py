@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from energysim.axes import Dim, Shape, Tensor
 from energysim.errors import InputErrors, did_you_mean
-from energysim.hardware import Hardware
+from energysim.hardware import DimWord, Hardware, TensorWord
 
-DimWord = Literal["N", "G", "K", "C", "P", "Q", "R", "S"]
-TensorWord = Literal["weight", "input", "output"]
 TripCount = Annotated[int, Field(ge=1, le=2**24)]
 
 
@@ -94,7 +92,7 @@ class LevelLoops(BaseModel):
 
 
 class MappingFile(BaseModel):
-    """Mappings by layer name, as ``run --mapping`` reads them and ``run -o x.json`` writes them."""
+    """Mappings by layer name, as ``run --mapping`` reads them; ``mapping`` of ``run -o x.json``."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
@@ -224,6 +222,23 @@ def write_loops(
     return tuple(rows)
 
 
+def write_line(loops: Iterable[LevelLoops]) -> str:
+    """A mapping in one line: ``DRAM K4 | SRAM C2 P7 [K64@cols]``.
+
+    Examples
+    --------
+    >>> write_line([LevelLoops(level="DRAM", temporal=(("K", 4),), spatial=(("C", 8, "rows"),))])
+    'DRAM K4 [C8@rows]'
+    """
+    rows = []
+    for row in loops:
+        words = [row.level, *(f"{dim}{trip}" for dim, trip in row.temporal)]
+        words += [f"[{dim}{trip}@{axis}]" for dim, trip, axis in row.spatial]
+        words += [f"{tensor}+{shift}" for tensor, shift in row.cuts.items()]
+        rows.append(" ".join(words))
+    return " | ".join(rows)
+
+
 Where = Callable[[tuple[str | int, ...]], str]
 """From a place in one layer's list of levels to ``file:line:column``."""
 
@@ -247,6 +262,7 @@ def read_loops(
     reader = _Reader(hardware, where)
     for i, row in enumerate(loops):
         reader.level(i, row)
+    reader.sizes(shape, loops)
     reader.stop()
     holds = held_tensors(hardware, has_weights=has_weights)
     nest = build_nest(reader.axes, holds, reader.segments, reader.shifts)
@@ -308,6 +324,18 @@ class _Reader:
         self.shifts[level] = {Tensor[word.upper()]: shift for word, shift in row.cuts.items()}
         self.trips[level] = [trip for _, trip in row.temporal]
         self.trips[level] += [trip for _, trip, _ in row.spatial]
+
+    def sizes(self, shape: Shape, loops: Sequence[LevelLoops]) -> None:
+        """No loop needs more trips than there are elements left of its dim."""
+        left = dict(zip(Dim.__members__, shape.dims, strict=True))
+        for i, row in enumerate(loops):
+            fan = [(dim, trip) for dim, trip, _ in row.spatial]
+            for kind, own in (("temporal", list(row.temporal)), ("spatial", fan)):
+                for j, (dim, trip) in enumerate(own):
+                    if trip > left[dim]:
+                        message = f"{trip} trips over {dim}, of which {left[dim]} are left here"
+                        self.problem((i, kind, j), message)
+                    left[dim] = -(-left[dim] // trip)
 
     def axis(self, loc: tuple[str | int, ...], level: int, trip: int, axis: str) -> bool:
         """Whether a spatial loop may stand here; says why not."""

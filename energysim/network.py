@@ -17,7 +17,7 @@ from energysim.axes import Dim, Shape, Tensor
 from energysim.errors import InputError, InputErrors, did_you_mean
 from energysim.sparsity import SIDE, Mask, Pattern, get_pattern
 
-LIMIT = 2**24
+LIMIT = 2**20
 """Every integer of a network file is smaller than this."""
 
 NETWORK_INPUT = "input"
@@ -306,7 +306,7 @@ class Network:
         Parameters
         ----------
         name : str
-            Of a pattern; ``dense`` returns the network as it is.
+            Of a pattern. It replaces that of a variant; ``dense`` gives the variant's base.
 
         Returns
         -------
@@ -316,21 +316,29 @@ class Network:
         Raises
         ------
         InputErrors
-            If the network is a variant already, or the pattern doesn't fit its layers.
+            If layers have patterns of their own, or the pattern doesn't fit them.
         """
         pattern = get_pattern(name)
+        base = self.dense()
         if pattern.dense:
-            return self
-        layers, problems = _lay_over(self, pattern)
+            return base
+        layers, problems = _lay_over(base, pattern)
         if problems:
             raise InputErrors(f"{self.name}: {problem}" for problem in problems)
         return replace(
-            self,
-            name=f"{self.name}+{pattern.name}",
+            base,
+            name=f"{base.name}+{pattern.name}",
             layers=layers,
-            base=self.name,
+            base=base.name,
             pattern=pattern.name,
         )
+
+    def dense(self) -> Network:
+        """The dense network that a variant is made of; any other network as it is."""
+        if self.base is None:
+            return self
+        layers = tuple(replace(layer, pattern="dense") for layer in self.layers)
+        return replace(self, name=self.base, layers=layers, base=None, pattern="dense")
 
 
 def _lay_over(network: Network, pattern: Pattern) -> tuple[tuple[Layer, ...], list[str]]:
@@ -339,13 +347,6 @@ def _lay_over(network: Network, pattern: Pattern) -> tuple[tuple[Layer, ...], li
     As in the authors' code, the first convolution, 1x1 convolutions and linear layers stay dense;
     so do depthwise ones, where a sparse kernel would hide taps of its channel from every output.
     """
-    if network.base is not None:
-        return network.layers, [
-            (
-                f"{network.name!r} is itself a variant ({network.pattern} on {network.base!r}); a "
-                f"pattern goes on a dense network. Did you mean {network.base!r}?"
-            )
-        ]
     if network.pattern != "dense":
         return network.layers, [
             (

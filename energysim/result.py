@@ -118,6 +118,10 @@ class Result:
     cached_weight_bytes: float
     """weights that stay on chip from one inference to the next [byte]"""
     warnings: tuple[Note, ...]
+    weight_format: str
+    """storage format asked for, ``auto`` = the smallest that the hardware can decode"""
+    given_mappings: tuple[str, ...]
+    """layers whose mapping was given; the others were searched"""
     inputs: tuple[Network, Hardware] = field(repr=False)
     """what was simulated"""
 
@@ -258,6 +262,8 @@ class Result:
             "objective": self.objective,
             "batch": self.batch,
             "residency": self.residency,
+            "weight_format": self.weight_format,
+            "given_mappings": list(self.given_mappings),
         }
 
     # -- for people ----------------------------------------------------------------------------
@@ -271,20 +277,33 @@ class Result:
 
     def _repr_html_(self) -> str:
         """Return the layer table for notebooks."""
-        heads = ("layer", "kind", "MACs [M]", "DRAM [MB]", "energy [uJ]", "time [ms]", "share [%]")
+        heads = (
+            "layer", "kind", "MACs [M]", "effective [M]", "DRAM [MB]", "energy [uJ]", "time [ms]",
+            "share [%]",
+        )  # fmt: skip
         total = self.total_energy_pj or 1.0
         rows = [
-            (
+            [
                 row.layer,
                 row.kind,
+                si(row.macs / 1e6),
                 si(row.effective_macs / 1e6),
                 si(row.dram_bytes / 1e6),
                 si(row.energy_pj / 1e6),
                 si(row.time_ms),
                 si(100 * row.energy_pj / total),
-            )
+            ]
             for row in self.layer_rows
         ]
+        totals = (
+            self.total_macs / 1e6,
+            self.total_effective_macs / 1e6,
+            self.total_dram_bytes / 1e6,
+            self.total_energy_pj / 1e6,
+            self.total_time_ms,
+            100.0,
+        )
+        rows.append(["total", "", *map(si, totals)])
         head = "".join(f"<th>{name}</th>" for name in heads)
         body = "".join(
             "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"

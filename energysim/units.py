@@ -51,28 +51,24 @@ COLUMNS: dict[str, Column] = {
     ),
     "elements": Column("elements", "", "elements moved, or operations done"),
     "bits": Column("bits", "bit", "bits moved, metadata of a storage format included"),
-    "metadata_bits": Column("metadata", "bit", "bits moved that are no values but their positions"),
     "energy_pj": Column("energy", "pJ", "energy"),
     "energy_mj": Column("energy", "mJ", "energy"),
-    "share": Column("share", "", "part of the total"),
     "macs": Column("MACs", "", "multiply-accumulates, those with a zero weight included"),
     "effective_macs": Column(
         "effective MACs", "", "multiply-accumulates with a weight not fixed at 0"
     ),
     "cycles": Column("cycles", "", "clock cycles"),
-    "compute_cycles": Column(
-        "compute cycles", "", "clock cycles if no memory ever made the MACs wait"
-    ),
     "time_ms": Column("time", "ms", "cycles over the clock frequency"),
     "utilization": Column("utilization", "", "MACs over cycles times processing elements"),
     "dram_bytes": Column("DRAM", "byte", "bytes read from and written to DRAM"),
-    "sram_bytes": Column("SRAM", "byte", "bytes read from and written to on-chip SRAM"),
+    "sram_bytes": Column(
+        "SRAM", "byte", "bytes read from and written to the outermost on-chip memory"
+    ),
     "dram_bound_bytes": Column(
-        "DRAM bound", "byte", "bytes that any mapping must move from or to DRAM"
+        "DRAM bound", "byte", "bytes that any mapping must move, given what stays on chip"
     ),
     "weight_bits": Column("weights", "bit", "bits of the stored weights, metadata included"),
     "parameters": Column("parameters", "", "weights not fixed at 0, biases and normalisation"),
-    "accuracy": Column("accuracy", "%", "top-1 accuracy on the test images"),
 }
 """Every column of an output table, by its name in files."""
 

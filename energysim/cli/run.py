@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +31,8 @@ def command(
 ) -> None:
     """Cost of a network on an accelerator, layer by layer.
 
-    Every mapping of each layer that the dataflow allows is evaluated; the best one counts.
+    Every tile size and loop order between DRAM and the on-chip memory is evaluated for each layer;
+    inside it the dataflow decides.
     Numbers go to stdout or to the file of -o, notes to stderr. JSON holds everything: layers,
     levels, mappings and all that is needed to repeat the run.
 
@@ -72,9 +72,7 @@ def _dense(
 
     if network.base is None:
         return None
-    layers = tuple(replace(layer, pattern="dense") for layer in network.layers)
-    base = replace(network, name=network.base, layers=layers, base=None, pattern="dense")
     try:
-        return simulate(base, hardware, **settings | {"weight_format": "auto"})
+        return simulate(network.dense(), hardware, **settings | {"weight_format": "auto"})
     except EnergysimError as error:
         return error

@@ -35,11 +35,12 @@ from energysim.model.energy import Tariff, tariff
 from energysim.model.latency import latency
 from energysim.model.sparse import WeightStore
 from energysim.model.tables import Ints
+from energysim.units import BITS_PER_BYTE
 
 Floats = npt.NDArray[np.float64]
 
 GRID_LIMIT = 2_000_000
-"""Mappings evaluated at once; bounds the memory of a search to some tens of MB."""
+"""Mappings evaluated at once; bounds the memory that costs take to some tens of MB."""
 
 TIE = 1e-9
 """Costs closer than this, relative, count as equal; the first mapping in grid order is taken."""
@@ -118,8 +119,8 @@ def search(problem: Problem) -> Found:
     if not feasible:
         name = problem.hardware.levels[template.buffer].name
         raise DoesNotFitError(
-            f"no tile fits level {name}: {-(-smallest_missing // 8)} bytes are missing for the "
-            f"smallest one"
+            f"no tile fits level {name}: {-(-smallest_missing // BITS_PER_BYTE)} bytes are missing "
+            f"for the smallest one"
         )
     grids = [_Grid(problem, template.nest(order), expansions[order], fits) for order in orders]
     limit = min(grid.low for grid in grids) * (1 + TIE)
@@ -185,7 +186,7 @@ def _choices(template: Template, nest: Nest) -> list[Ints]:
     return template.choices(nest)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=32)
 def _expansions(
     template: Template, orders: tuple[tuple[Dim, ...], ...], rules: Rules
 ) -> dict[tuple[Dim, ...], Expansion]:

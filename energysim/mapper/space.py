@@ -22,6 +22,7 @@ from energysim.mapper.dataflows import Dataflow
 from energysim.mapping import Nest, Segment, build_nest, held_tensors
 from energysim.model.counts import GROUPS, own_loops
 from energysim.model.tables import Ints
+from energysim.units import BITS_PER_BYTE
 
 INNER = 2
 """The first level within the outermost on-chip memory (level 1)."""
@@ -260,9 +261,9 @@ def _spread(
         own = [i for i in range(len(rows)) if axis in hardware.level_axes(i)]
         level = (min(own) if own else len(rows)) - 1
         room = size
-        named = hardware.array.unroll.get(name)
+        named = hardware.unroll_dims(name)
         default = dataflow.unroll[axis] if axis < len(dataflow.unroll) else ()
-        for dim in default if named is None else tuple(Dim[word] for word in named):
+        for dim in default if named is None else named:
             trips = min(room, left[dim])
             if trips > 1:
                 rows[level].append((dim, axis, trips))
@@ -290,7 +291,7 @@ class _Inner:
                 name = hardware.levels[level].name
                 raise DoesNotFitError(
                     f"level {name} cannot hold one element of each tensor that it keeps: "
-                    f"{-(-missing // 8)} bytes are missing"
+                    f"{-(-missing // BITS_PER_BYTE)} bytes are missing"
                 )
         self.reserved: dict[Dim, int] = {}
 

@@ -151,7 +151,7 @@ def axis_table(
     return _memo(axis, *loops, keeps=keeps, whole=whole_tiles)
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1024)
 def _memo(
     axis: Axis,
     dims: tuple[int, ...],

@@ -1,0 +1,201 @@
+"""One layer on one mapping: counts to bits, energy, cycles and rows of the result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import product
+from math import prod
+
+from energysim.axes import Action, Dim, Shape, Tensor
+from energysim.hardware import Hardware, Level
+from energysim.mapping import Nest
+from energysim.model.bounds import (
+    communication_bound,
+    compulsory_elements,
+    real_macs,
+    window_reuse,
+)
+from energysim.model.capacity import Residency
+from energysim.model.counts import Counts
+from energysim.model.energy import Tariff, compute_pj, tariff
+from energysim.model.latency import latency
+from energysim.model.sparse import WeightStore
+from energysim.network import Layer
+from energysim.result import AccessRow, LayerRow
+from energysim.units import BITS_PER_BYTE, cycles_to_ms
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One layer with all that its cost depends on but the mapping."""
+
+    layer: Layer
+    shape: Shape
+    """with the batch"""
+    store: WeightStore | None
+    """None for a layer without weights, which runs on the vector unit"""
+    residency: Residency
+
+    @property
+    def effective_macs(self) -> int:
+        """Multiply-accumulates of the batch with weights that may differ from zero."""
+        return self.layer.effective_macs * self.shape[Dim.N]
+
+
+def machine_of(layer: Layer, hardware: Hardware) -> Hardware:
+    """The machine with the widths of one layer: the vector unit hands over finished outputs."""
+    if layer.has_weights:
+        return hardware
+    bits = hardware.bits.model_copy(update={"psum": hardware.bits.output})
+    return hardware.model_copy(update={"bits": bits})
+
+
+def static_pj_per_cycle(hardware: Hardware) -> float:
+    """Energy of the static power in one cycle [pJ]."""
+    return hardware.static_mw * 1000 / hardware.clock_mhz  # 1 mW for 1 us is 1000 pJ
+
+
+def arithmetic_pj(job: Job, hardware: Hardware) -> float:
+    """Energy of the arithmetic, whatever the mapping [pJ]."""
+    has_weights = job.store is not None
+    return compute_pj(hardware, job.shape.macs, job.effective_macs, has_weights=has_weights)
+
+
+def price_layer(
+    job: Job, hardware: Hardware, nest: Nest, counts: Counts, mapping: str
+) -> tuple[LayerRow, tuple[AccessRow, ...]]:
+    """Rows of the result for one layer.
+
+    Parameters
+    ----------
+    job : Job
+    hardware : Hardware
+        As :func:`machine_of` gives it.
+    nest : Nest
+    counts : Counts
+        Of this mapping alone (B = 1).
+    mapping : str
+        The mapping in one line.
+
+    Returns
+    -------
+    LayerRow, tuple of AccessRow
+        The energy of the layer is the sum of its access rows.
+    """
+    layer, has_weights = job.layer, job.store is not None
+    prices = tariff(hardware, nest, job.store, job.residency.tensors)
+    time = latency(
+        hardware,
+        nest,
+        prices,
+        steps=counts.steps,
+        value=counts.values.get,
+        used=counts.used,
+        vector=not has_weights,
+    )
+    cycles = int(time.total[0])
+    accesses = _memory_rows(job, hardware, counts, prices)
+    accesses += _network_rows(job, hardware, counts, prices)
+    gated = has_weights and hardware.sparsity.weights != "none"
+    done = job.effective_macs if gated else job.shape.macs
+    what = ("MAC" if has_weights else "vector", "", "compute")
+    accesses.append(_row(job, hardware, what, (done, 0.0, arithmetic_pj(job, hardware))))
+    if hardware.static_mw:
+        static = cycles * static_pj_per_cycle(hardware)
+        accesses.append(_row(job, hardware, ("static", "", "static"), (0, 0.0, static)))
+    macs = job.shape.macs if has_weights else 0
+    row = LayerRow(
+        layer=layer.name,
+        kind=str(layer.kind),
+        macs=macs,
+        effective_macs=job.effective_macs if has_weights else 0,
+        cycles=cycles,
+        time_ms=cycles_to_ms(cycles, hardware.clock_mhz),
+        utilization=macs / (cycles * prod(hardware.axis_sizes)) if cycles else 0.0,
+        dram_bytes=_moved_bytes(accesses, hardware.levels[:1]),
+        sram_bytes=_moved_bytes(accesses, hardware.levels[1:2]),
+        energy_pj=sum(each.energy_pj for each in accesses),
+        dram_bound_bytes=_bound_bits(job, hardware) / BITS_PER_BYTE,
+        weight_format=job.store.format if job.store else "",
+        weight_bits=job.store.total_bits if job.store else 0,
+        resident=" ".join(tensor.label for tensor in sorted(job.residency.tensors)),
+        mapping=mapping,
+    )
+    return row, tuple(accesses)
+
+
+def _row(
+    job: Job,
+    hardware: Hardware,
+    what: tuple[str, str, str],
+    figures: tuple[int, float, float],
+) -> AccessRow:
+    return AccessRow("", hardware.name, job.layer.name, *what, *figures)
+
+
+def _moved_bytes(accesses: list[AccessRow], levels: tuple[Level, ...]) -> float:
+    """Bytes read and written in some levels."""
+    names = {level.name for level in levels}
+    return sum(row.bits for row in accesses if row.level in names) / BITS_PER_BYTE
+
+
+def _memory_rows(job: Job, hardware: Hardware, counts: Counts, prices: Tariff) -> list[AccessRow]:
+    """What is read and written at each memory level."""
+    rows = []
+    for (index, memory), tensor, action in product(enumerate(hardware.levels), Tensor, Action):
+        key = (index, tensor, action.label)
+        elements = int(counts(*key)[0]) if key in prices.bits else 0
+        if not elements:
+            continue
+        done = (index, tensor, f"{action.label}_complete")
+        bits = elements * prices.bits[key] + prices.once_bits.get(key, 0)
+        bits += int(counts(*done)[0]) * prices.bits.get(done, 0.0)
+        write = action in (Action.FILL, Action.UPDATE)
+        per_bit = memory.write_pj_per_bit if write else memory.read_pj_per_bit
+        if tensor is Tensor.WEIGHT and memory.compressed and job.store is not None:
+            elements = job.store.stored_elements(elements)
+        what = (memory.name, tensor.label, action.label)
+        rows.append(_row(job, hardware, what, (elements, bits, bits * per_bit)))
+    return rows
+
+
+def _network_rows(job: Job, hardware: Hardware, counts: Counts, prices: Tariff) -> list[AccessRow]:
+    """What crosses the network between a level and the instances it fans out to."""
+    rows = []
+    for tensor in Tensor:
+        own = [(key, each) for key, each in prices.hop_bits.items() if key[1] is tensor]
+        hops = sum(int(counts(*key)[0]) for key, _ in own if key[2] == "hop")
+        bits = sum(int(counts(*key)[0]) * each for key, each in own)
+        if hops:
+            figures = (hops, bits, bits * prices.hop_pj)
+            rows.append(_row(job, hardware, ("NoC", tensor.label, "hop"), figures))
+    return rows
+
+
+def _bound_bits(job: Job, hardware: Hardware) -> float:
+    """Least traffic to and from DRAM: what must move once, or what the on-chip memory forces."""
+    elements = compulsory_elements(job.shape, count_padding=hardware.padding == "count")
+    bits: dict[Tensor, float] = {
+        tensor: each * hardware.bits.of(tensor) for tensor, each in elements.items()
+    }
+    bits[Tensor.WEIGHT] = job.store.total_bits if job.store else 0
+    once = sum(each for tensor, each in bits.items() if tensor not in job.residency.tensors)
+    if job.residency.tensors or not job.layer.has_weights:
+        return once
+    narrowest = min(hardware.bits.of(tensor) for tensor in Tensor)
+    room = sum(
+        _all_bits(level.capacity_bits()) * hardware.instances(i)
+        for i, level in enumerate(hardware.levels)
+    )
+    room += sum(hardware.bits.of(tensor) for tensor in Tensor) * prod(hardware.axis_sizes)
+    # MACs on padding need no input; at most all of them are among those with live weights
+    macs = job.effective_macs - (job.shape.macs - real_macs(job.shape))
+    forced = communication_bound(max(macs, 0), window_reuse(job.shape), -(-room // narrowest))
+    return max(once, forced * narrowest)
+
+
+def _all_bits(capacity: int | Mapping[Tensor, int] | None) -> int:
+    if capacity is None or isinstance(capacity, int):
+        return capacity or 0
+    return sum(capacity.values())
