@@ -262,6 +262,7 @@ def read_loops(
     reader = _Reader(hardware, where)
     for i, row in enumerate(loops):
         reader.level(i, row)
+    reader.stop()
     reader.sizes(shape, loops)
     reader.stop()
     holds = held_tensors(hardware, has_weights=has_weights)

@@ -470,10 +470,16 @@ def _build_variant(
         return None
     if pattern is None:
         return None
+    if base.base is not None:
+        report.add(
+            ("base",),
+            f"{base.name!r} is itself a variant ({base.pattern} on {base.base!r}); a pattern goes "
+            f"on a dense network. Did you mean {base.base!r}?",
+        )
+        return None
     layers, problems = _lay_over(base, pattern)
-    about_base = base.base is not None or base.pattern != "dense"
     for problem in problems:
-        report.add(("base",) if about_base else ("pattern",), problem)
+        report.add(("base",) if base.pattern != "dense" else ("pattern",), problem)
     return Network(spec.name, spec.source, layers, base.input_size, base.name, pattern.name)
 
 

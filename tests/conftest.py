@@ -4,6 +4,11 @@ import os
 
 from hypothesis import HealthCheck, settings
 
+# Tests run side by side, a process a core: threads of their own would only stand in their way.
+# This file is read before NumPy is imported.
+for variable in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
+    os.environ.setdefault(variable, "1")
+
 COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow], "print_blob": True}
 settings.register_profile("full", max_examples=100, **COMMON)
 settings.register_profile("quick", max_examples=20, **COMMON)

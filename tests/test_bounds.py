@@ -55,7 +55,7 @@ def positions(shape: Shape, side: int, *, count_padding: bool) -> list[int]:
 # -- inputs ----------------------------------------------------------------------------------------
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=3 * settings.default.max_examples)
 @given(shape=shapes, count_padding=st.booleans())
 def test_touched_inputs_are_a_set(*, shape: Shape, count_padding: bool) -> None:
     rows, columns = (
@@ -72,7 +72,7 @@ def test_inputs_of_a_downsampling_layer() -> None:
     assert shape.elements(Tensor.INPUT) == 4 * 50_176
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=3 * settings.default.max_examples)
 @given(shapes)
 def test_window_reuse_is_the_largest_there_is(shape: Shape) -> None:
     """It is reached where the output is as wide as the kernel reaches."""
@@ -96,7 +96,7 @@ def dram_traffic(counts: Counts) -> dict[Tensor, int]:
     }
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=2 * settings.default.max_examples)
 @given(cases())
 def test_no_mapping_moves_less_than_every_element_once(case: Case) -> None:
     counts = count(case.shape, case.nest, np.array([case.trips]), case.rules)
@@ -106,7 +106,7 @@ def test_no_mapping_moves_less_than_every_element_once(case: Case) -> None:
     assert bound[Tensor.OUTPUT] <= int(counts(0, Tensor.OUTPUT, "update")[0])
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=settings.default.max_examples // 2)
 @given(shape=shapes, count_padding=st.booleans())
 def test_a_buffer_for_everything_moves_just_that(*, shape: Shape, count_padding: bool) -> None:
     nest = Nest(tuple(map(Loop, Dim)), ((0, 0, 0), (0, 0, 0)), (frozenset(), frozenset()))
@@ -184,14 +184,13 @@ def any_trips(rng: random.Random, shape: Shape, loops: Sequence[Loop]) -> tuple[
     return tuple(trips) if array <= LARGEST_ARRAY else any_trips(rng, shape, loops)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=2 * settings.default.max_examples)
 @given(st.builds(random_large_case, st.randoms(use_true_random=False)))
 def test_no_mapping_moves_less_than_the_communication_bound(case: Case) -> None:
     bound, moved = bound_and_traffic(case)
     assert bound <= moved
 
 
-@settings(max_examples=200, deadline=None)
 @given(cases())
 def test_no_small_mapping_moves_less_than_the_communication_bound(case: Case) -> None:
     bound, moved = bound_and_traffic(case)

@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_space import conv, machine, memory, network
+from machines import bundled, conv, loops, machine, memory, network
 
 import energysim as es
 from energysim.axes import Shape, Tensor
 from energysim.errors import DoesNotFitError, InputError, InputErrors
 from energysim.hardware import Hardware
-from energysim.mapping import LevelLoops, MappingFile, machine_rules, read_loops
+from energysim.mapping import MappingFile, machine_rules, read_loops
 from energysim.model.capacity import Occupancy, Residency, element_bits, occupancy
 from energysim.model.counts import count
 from energysim.model.sparse import WeightStore
@@ -21,16 +21,6 @@ from energysim.sparsity import Mask
 
 W, I, O = Tensor
 SHAPE = Shape((1, 1, 4, 6, 4, 4, 3, 3), pad=(1, 1), size=(4, 4))
-
-
-def loops(*rows: dict[str, Any]) -> tuple[LevelLoops, ...]:
-    """Write a mapping as a file does."""
-    return tuple(
-        LevelLoops.model_validate(
-            {key: value if key in ("level", "cuts") else tuple(value) for key, value in row.items()}
-        )
-        for row in rows
-    )
 
 
 def fill(
@@ -125,6 +115,24 @@ def test_compressed_tiles_take_what_is_stored() -> None:
     # 24 kernels: 96 columns of 6 bits and 5 row starts of 7 bits, half of them for half the filters
     found = fill(machine(buffer(**packed), **csr), *rows, pattern="PS4_P4").bits[W]
     assert found == 12 * 4 * 8 + -(-(96 * 6 + 5 * 7) // 2)
+
+
+def test_a_capacity_for_each_tensor_and_compressed_weights() -> None:
+    sizes = {"weight": 50, "input": 96, "output": 200}
+    hardware = machine(
+        memory("BUF", capacity_bytes=sizes, compressed=True), sparsity={"formats": ["periodic"]}
+    )
+    rows = (
+        {"level": "DRAM", "temporal": [("K", 2)]},
+        REST | {"temporal": [("K", 2), ("C", 6), *REST["temporal"]]},
+    )
+    room = fill(hardware, *rows, pattern="PS4_P4")
+    assert room.bits[W] == 12 * 4 * 8 + 4 * 9
+    assert room.excess_bits == room.bits[W] - 50 * 8
+    net = network(conv("a", 4), conv("b", 4), size=(6, 4, 4)).with_pattern("PS4_P4")
+    found = simulate(net, hardware)
+    assert found.layer_rows[1].weight_format == "periodic"
+    assert found.evaluated < found.mapspace  # not all tiles fit
 
 
 def test_what_stays_takes_room_whole() -> None:
@@ -301,11 +309,23 @@ def test_an_uneven_mapping_needs_less_room() -> None:
     assert uneven.bits == even.bits | {W: 9 * 8}
 
 
+@pytest.mark.parametrize("capacity", range(300, 1500, 100))
+def test_mappings_make_the_round_trip_where_an_output_left_after_all(capacity: int) -> None:
+    """The same outputs leave, whether loops are searched or given."""
+    net = network(conv("a", 12, 1), conv("b", 12, 1), conv("c", 12, 1), size=(12, 5, 5))
+    hardware = machine(buffer(capacity_kib=None, capacity_bytes=capacity))
+    first = simulate(net, hardware, residency=True)
+    mapping = MappingFile(layers=dict(first.mappings))
+    again = simulate(net, hardware, residency=True, mapping=mapping)
+    assert again.layer_rows == first.layer_rows
+    assert again.access_rows == first.access_rows
+
+
 @pytest.mark.parametrize(("name", "chip"), [("vgg16_ps", "edge_tpu"), ("alexnet", "eyeriss")])
 @pytest.mark.parametrize("residency", [True, False])
 def test_mappings_make_the_round_trip(name: str, chip: str, *, residency: bool) -> None:
     net, hardware = es.load_network(name), es.load_hardware(chip)
-    first = simulate(net, hardware, residency=residency)
+    first = bundled(name, chip, residency=residency)
     text = MappingFile(layers=dict(first.mappings)).model_dump_json()
     again = simulate(
         net, hardware, residency=residency, mapping=MappingFile.model_validate_json(text)
@@ -314,3 +334,8 @@ def test_mappings_make_the_round_trip(name: str, chip: str, *, residency: bool) 
     assert again.access_rows == first.access_rows
     assert again.mappings == first.mappings
     assert again.evaluated == len(net.layers)
+
+
+def test_more_trips_than_there_is_left() -> None:
+    (problem, *_) = refused(ALL | {"temporal": [("K", 16777216), *REDUCE]})
+    assert problem.startswith("at (0, 'temporal', 0): 16777216 trips over K, of which ")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from test_space import conv, machine, memory, network
+from machines import bundled, conv, machine, memory, network
 
 import energysim as es
 from energysim.hardware import Hardware
@@ -86,8 +86,6 @@ def test_spilled_sums() -> None:
 
 @pytest.mark.parametrize("name", ["edge_tpu", "eyeriss"])
 def test_notes_stand_in_a_fixed_order(name: str) -> None:
-    kinds = [
-        note.kind for note in simulate(es.load_network("vgg16_ps"), es.load_hardware(name)).warnings
-    ]
+    kinds = [note.kind for note in bundled("vgg16_ps", name).warnings]
     assert kinds[-1] is NoteKind.ASSUMED
     assert len(kinds) == len(set(kinds))

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from energysim.cli import main
 
 TEXT = (Path(__file__).parent.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
-FILES = dict(re.findall(r"<!-- file: (\S+) -->\n```yaml\n(.*?)```", TEXT, re.S))
+FILES = dict(re.findall(r"<!-- file: (\S+) -->\n```yaml\n(.*?)```", TEXT, re.DOTALL))
 COMMANDS = re.findall(r"`energysim ([^`]+)`", TEXT)
 
 
@@ -19,7 +19,7 @@ def test_there_is_something_to_try() -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_command_works(command: str, tmp_path: Path, monkeypatch) -> None:
+def test_command_works(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name, text in FILES.items():
         (tmp_path / name).write_text(text, encoding="utf-8")

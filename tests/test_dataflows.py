@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from test_space import conv, machine, memory, network
+from machines import bundled, conv, machine, memory, network
 
 import energysim as es
 from energysim.axes import Dim
@@ -69,7 +69,7 @@ def test_sums_stay() -> None:
 
 def test_rows_stay() -> None:
     """AlexNet conv3 on Eyeriss: kernel rows on rows of the array, output rows on its columns."""
-    result = simulate(es.load_network("alexnet"), es.load_hardware("eyeriss"))
+    result = bundled("alexnet", "eyeriss")
     (row,) = [row for row in result.layer_rows if row.layer == "conv3"]
     assert "[R3@rows]" in row.mapping
     assert "[P13@cols]" in row.mapping

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 
 import pytest
-from test_capacity import loops
-from test_space import conv, machine, memory, network
+from machines import bundled, conv, loops, machine, memory, network
 
 import energysim as es
 from energysim.axes import Dim, Tensor
@@ -37,7 +36,7 @@ def test_conv1_2_of_vgg16_on_edge_tpu() -> None:
     The 64x64 array holds one tap of all kernels; for each of the 9 taps all 1024 pixels pass, and
     the accumulators under the columns keep the 1024 sums of a filter until all taps are done.
     """
-    result = simulate(es.load_network("vgg16"), es.load_hardware("edge_tpu"), residency=False)
+    result = bundled("vgg16", "edge_tpu", residency=False)
     (row,) = [row for row in result.layer_rows if row.layer == "conv1_2"]
     macs = 64 * 64 * 9 * 32 * 32
     weights, image = 64 * 64 * 9, 64 * 32 * 32
@@ -83,7 +82,7 @@ def test_conv1_2_of_vgg16_on_edge_tpu() -> None:
 
 def test_fc6_of_alexnet_on_eyeriss() -> None:
     """9216 -> 4096: every weight is used once, so DRAM decides."""
-    result = simulate(es.load_network("alexnet"), es.load_hardware("eyeriss"))
+    result = bundled("alexnet", "eyeriss")
     found = bill(result, "fc6")
     weights = 9216 * 4096
     assert found["DRAM", "weight", "read"] == (weights, weights * 16, weights * 16 * 25.0)
@@ -121,6 +120,26 @@ def test_hops_of_a_network() -> None:
     )
 
 
+def test_what_stays_on_chip_makes_no_hops_from_dram() -> None:
+    """With a buffer in each column, what comes from DRAM crosses the network."""
+    buffer = memory("BUF", capacity_kib=4, per=["cols"])
+    hardware = machine(buffer, array={"hop_pj_per_bit": 1.0})
+    net = network(conv("c", 6), conv("d", 6), size=(6, 8, 8))
+    moving = simulate(net, hardware, residency=False)
+    staying = simulate(
+        net, hardware, residency=True, mapping=MappingFile(layers=dict(moving.mappings))
+    )
+    assert [row.resident for row in staying.layer_rows] == ["weight output", "weight input"]
+    from_dram = {"weight": "fill", "input": "fill", "output": "drain"}
+    for row in staying.layer_rows:
+        before, after = bill(moving, row.layer), bill(staying, row.layer)
+        for tensor, action in from_dram.items():
+            moved = before["BUF", tensor, action]
+            saved = moved if tensor in row.resident else (0, 0, 0)
+            hops, fewer = before["NoC", tensor, "hop"], after["NoC", tensor, "hop"]
+            assert (hops[0] - fewer[0], hops[1] - fewer[1]) == saved[:2]
+
+
 def test_arithmetic() -> None:
     hardware = es.load_hardware("edge_tpu")
     assert compute_pj(hardware, 1000, 400, has_weights=True) == pytest.approx(120.0)
@@ -137,7 +156,7 @@ def test_arithmetic() -> None:
 @pytest.mark.parametrize("chip", ["edge_tpu", "eyeriss_absolute"])
 def test_the_parts_sum_to_the_total(name: str, chip: str) -> None:
     hardware = es.load_hardware(chip)
-    result = simulate(es.load_network(name), hardware)
+    result = bundled(name, chip)
     rows: dict[str, float] = defaultdict(float)
     bytes_of: dict[str, float] = defaultdict(float)
     for row in result.access_rows:
@@ -177,8 +196,8 @@ def check_widths(result: Result, net: Network, psum: int, output: int) -> None:
 @pytest.mark.parametrize("name", ["vgg16"])
 def test_widths_of_outputs(name: str) -> None:
     net = es.load_network(name)
-    check_widths(simulate(net, es.load_hardware("edge_tpu"), residency=False), net, 32, 8)
-    check_widths(simulate(net, es.load_hardware("eyeriss")), net, 16, 16)
+    check_widths(bundled(name, "edge_tpu", residency=False), net, 32, 8)
+    check_widths(bundled(name, "eyeriss"), net, 16, 16)
 
 
 # -- sparse weights --------------------------------------------------------------------------------
@@ -253,10 +272,8 @@ def test_the_smallest_format_is_the_cheapest() -> None:
 def test_sparse_networks_cost_no_more_than_their_base(
     name: str, chip: str, *, residency: bool
 ) -> None:
-    hardware = es.load_hardware(chip)
     net = es.load_network(f"{name}_ps")
-    sparse = simulate(net, hardware, residency=residency)
-    dense = simulate(es.load_network(name), hardware, residency=residency)
+    sparse, dense = (bundled(each, chip, residency=residency) for each in (net.name, name))
     assert sparse.total_energy_pj < dense.total_energy_pj
     assert sparse.total_dram_bytes < dense.total_dram_bytes
     for one, other in zip(sparse.layer_rows, dense.layer_rows, strict=True):

@@ -380,7 +380,7 @@ def fail(*_args: object, **_options: object) -> Result:
 def test_simulation_fails_midway(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "out.csv").write_text("old")
     before = sorted(folder.iterdir())
-    monkeypatch.setattr(sys.modules["energysim.simulate"], "_price", fail)
+    monkeypatch.setattr("energysim.price.price_layer", fail)
     assert run("-o", "out.csv").status == 1
     assert (folder / "out.csv").read_text() == "old"
     assert sorted(folder.iterdir()) == before
@@ -437,7 +437,7 @@ def test_a_layer_that_fits_no_mapping(*, by_process: bool) -> None:
 
 
 def test_a_bug_asks_for_a_report(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys.modules["energysim.simulate"], "_price", fail)
+    monkeypatch.setattr("energysim.price.price_layer", fail)
     done = run()
     assert (done.status, done.out) == (1, "")
     assert "unexpected ValueError: a made-up mistake" in done.err
@@ -447,7 +447,7 @@ def test_a_bug_asks_for_a_report(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_bug_shows_its_traceback_when_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys.modules["energysim.simulate"], "_price", fail)
+    monkeypatch.setattr("energysim.price.price_layer", fail)
     monkeypatch.setenv(DEBUG_VARIABLE, "1")
     done = run()
     assert done.status == 1
@@ -459,7 +459,7 @@ def test_interrupt(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_args: object, **_options: object) -> Result:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sys.modules["energysim.simulate"], "_price", interrupted)
+    monkeypatch.setattr("energysim.price.price_layer", interrupted)
     done = run()
     assert (done.status, done.out) == (130, "")
     assert done.err == "Interrupted: nothing was written.\n"
@@ -469,7 +469,7 @@ def test_the_machine_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_args: object, **_options: object) -> Result:
         raise OSError(5, "Input/output error", "chip.yaml")
 
-    monkeypatch.setattr(sys.modules["energysim.simulate"], "_price", broken)
+    monkeypatch.setattr("energysim.price.price_layer", broken)
     assert refused(run()) == "Error: chip.yaml: Input/output error\n"
 
 

@@ -89,7 +89,7 @@ def test_helpers() -> None:
     assert chip.axis_names == ("rows", "cols")
     assert chip.axis_sizes == (4, 8)
     assert chip.axis_index("cols") == 1
-    assert chip.unroll_dims("rows") == frozenset({Dim.C, Dim.R})
+    assert chip.unroll_dims("rows") == (Dim.C, Dim.R)
     assert chip.unroll_dims("cols") is None
     assert [chip.instances(i) for i in range(3)] == [1, 1, 32]
     assert [chip.level_axes(i) for i in range(3)] == [frozenset(), frozenset(), {0, 1}]

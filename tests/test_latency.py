@@ -5,10 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from test_capacity import loops
-from test_space import conv, machine, memory, network
+from machines import bundled, conv, loops, machine, memory, network
 
-import energysim as es
 from energysim.hardware import Hardware
 from energysim.mapping import MappingFile
 from energysim.result import LayerRow
@@ -90,10 +88,12 @@ def test_buffer_bandwidth_overlaps_only_where_double() -> None:
     assert run(machine(wide), *ALL_INSIDE).cycles == 480
 
 
-def test_instances_share_the_traffic_of_their_level() -> None:
+@pytest.mark.parametrize("axes", [{"cols": 3}, {"rows": 2, "cols": 3}, {"cols": 3, "rows": 2}])
+def test_instances_share_the_traffic_of_their_level(axes: dict[str, int]) -> None:
+    """Those with work do; an axis that nothing unrolls on changes nothing."""
     acc = memory("ACC", per=["cols"], holds=["output"], capacity_bytes=64,
                  bandwidth_bits_per_cycle=24.0)  # fmt: skip
-    hardware = machine(memory("BUF", **BUFFER), acc, array={"axes": {"cols": 3}})
+    hardware = machine(memory("BUF", **BUFFER), acc, array={"axes": axes})
     rows = (
         {"level": "BUF", "temporal": [("K", 2)], "spatial": [("K", 2, "cols")]},
         {"level": "ACC", "temporal": [("P", 4), ("Q", 5), ("C", 6)]},
@@ -101,6 +101,20 @@ def test_instances_share_the_traffic_of_their_level() -> None:
     # updates, reads but for the first, and the drain of final outputs, over two columns
     moved = 480 * 24 + 400 * 24 + 80 * 8
     assert run(hardware, *rows).cycles == -(-(240 * 48 + moved) // 48)
+
+
+def test_a_search_tells_the_axes_apart_where_the_first_is_idle() -> None:
+    """One input channel leaves the rows idle; 8 filters keep 3 columns busy."""
+    net = network(conv("c", 8), size=(1, 6, 6))
+    acc = memory("ACC", per=["cols"], holds=["output"], capacity_bytes=64,
+                 bandwidth_bits_per_cycle=8.0)  # fmt: skip
+    hardware = machine(memory("BUF", capacity_bytes=640), acc)
+    result = simulate(net, hardware)
+    (row,) = result.layer_rows
+    assert "[K3@cols]" in row.mapping
+    assert "@rows" not in row.mapping
+    moved = sum(access.bits for access in result.access_rows if access.level == "ACC")
+    assert row.cycles == 3 * 36 * 9 + -(-moved // (3 * 8))
 
 
 def test_a_systolic_array_fills_and_drains_for_every_fold() -> None:
@@ -142,7 +156,6 @@ def test_the_vector_unit_does_some_lanes_a_cycle() -> None:
 @pytest.mark.parametrize("objective", ["energy", "latency"])
 def test_no_array_does_more_than_it_can(objective: str) -> None:
     for name in ("edge_tpu", "eyeriss"):
-        for net in ("vgg16",):
-            result = simulate(es.load_network(net), es.load_hardware(name), objective=objective)
-            assert all(0 <= row.utilization <= 1 for row in result.layer_rows)
-            assert all(row.cycles > 0 for row in result.layer_rows)
+        result = bundled("vgg16", name, objective=objective)
+        assert all(0 <= row.utilization <= 1 for row in result.layer_rows)
+        assert all(row.cycles > 0 for row in result.layer_rows)

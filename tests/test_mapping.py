@@ -124,7 +124,7 @@ def test_nominal_tiles_of_uneven_mappings_differ() -> None:
     assert nominal_tile(SHAPE, nest, TRIPS, 1, OUTPUT)[K] == 2
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=2 * settings.default.max_examples)
 @given(cases())
 def test_nominal_tiles_are_the_largest_that_are_counted(case: Case) -> None:
     counts = count(case.shape, case.nest, np.array([case.trips]), case.rules)
@@ -142,7 +142,6 @@ def test_uncovered_dims_are_named_with_what_is_left() -> None:
     assert uncovered(Shape((2, 1, 10, 7, 9, 1, 3, 1)), nest, TRIPS) == {N: 2}
 
 
-@settings(max_examples=100, deadline=None)
 @given(cases())
 def test_random_mappings_cover_everything(case: Case) -> None:
     assert uncovered(case.shape, case.nest, case.trips) == {}

@@ -14,7 +14,7 @@ from math import prod
 from typing import NamedTuple
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from oracle import Walk, walk
 from strategies import Case, cases, is_valid, random_case
 
@@ -364,7 +364,6 @@ def test_loops_must_cut_every_dim_to_single_indices() -> None:
         walk(layer("K4"), nest, ())
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(cases())
 def test_what_must_hold_for_every_walk(case: Case) -> None:
     shape, nest, trips, rules = case

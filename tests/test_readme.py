@@ -5,11 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 
 
 def test_shown_output_is_the_output(tmp_path: Path) -> None:
-    shown = re.search(r"<!-- output of: energysim (.*) -->\n```text\n(.*?)```", README, re.S)
+    shown = re.search(r"<!-- output of: energysim (.*) -->\n```text\n(.*?)```", README, re.DOTALL)
     assert shown
     command = [sys.executable, "-m", "energysim", *shown[1].split()]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
@@ -18,8 +20,8 @@ def test_shown_output_is_the_output(tmp_path: Path) -> None:
     assert shown[2].splitlines()[1:] == lines
 
 
-def test_python_lines_run(capsys) -> None:
-    block = re.search(r"```python\n(.*?)```", README, re.S)
+def test_python_lines_run(capsys: pytest.CaptureFixture[str]) -> None:
+    block = re.search(r"```python\n(.*?)```", README, re.DOTALL)
     assert block
     exec(compile(block[1], "README.md", "exec"), {})
     shown = re.search(r"print\(r\)  # (.*)", block[1])
@@ -28,5 +30,7 @@ def test_python_lines_run(capsys) -> None:
 
 
 def test_ci_runs_the_commands_of_readme() -> None:
+    script = (Path(__file__).parent.parent / ".ci" / "run").read_text(encoding="utf-8")
     for name in ("main command", "test command"):
         assert re.search(rf"<!-- {name} -->\n```sh\npython3 -m venv .*\n```", README)
+        assert f"$(readme '{name}')" in script

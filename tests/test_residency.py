@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_space import conv, machine, memory, network
+from machines import bundled, conv, machine, memory, network
 
 import energysim as es
 from energysim.axes import Tensor
@@ -138,8 +138,7 @@ def replan(net: Network, hardware: Hardware, batch: int = 1) -> tuple[Any, list[
 
 
 def test_weights_are_cached_if_all_of_them_fit() -> None:
-    hardware = es.load_hardware("edge_tpu")
-    sparse, dense = (simulate(es.load_network(name), hardware) for name in ("vgg16_ps", "vgg16"))
+    sparse, dense = (bundled(name, "edge_tpu") for name in ("vgg16_ps", "vgg16"))
     stored = sum(row.weight_bits for row in sparse.layer_rows)
     assert sparse.cached_weight_bytes == stored / 8 < 8192 * 1024
     assert all("weight" in words for name, words in resident(sparse).items() if "pool" not in name)
@@ -153,8 +152,8 @@ def test_weights_are_cached_if_all_of_them_fit() -> None:
 @pytest.mark.parametrize("name", ["vgg16_ps", "resnet18_ps"])
 @pytest.mark.parametrize("batch", [1, 3])
 def test_the_ends_of_a_network_move_once(name: str, batch: int) -> None:
-    net, hardware = es.load_network(name), es.load_hardware("edge_tpu")
-    result = simulate(net, hardware, batch=batch)
+    net = es.load_network(name)
+    result = bundled(name, "edge_tpu", batch=batch)
     first, last = net.layers[0], net.layers[-1]
     assert moved(result, first.name, "input") == batch * 3 * 32 * 32 * 8
     assert moved(result, last.name, "output") == batch * 10 * 8
@@ -166,8 +165,8 @@ def test_the_ends_of_a_network_move_once(name: str, batch: int) -> None:
 @pytest.mark.parametrize("name", ["vgg16", "vgg16_ps", "resnet18"])
 @pytest.mark.parametrize("chip", ["edge_tpu"])
 def test_residency_never_moves_more(name: str, chip: str) -> None:
-    net, hardware = es.load_network(name), es.load_hardware(chip)
-    on, off = (simulate(net, hardware, residency=stays) for stays in (True, False))
+    net = es.load_network(name)
+    on, off = (bundled(name, chip, residency=stays) for stays in (True, False))
     assert on.total_dram_bytes <= off.total_dram_bytes
     assert on.total_energy_pj <= off.total_energy_pj
     assert all(not words for words in resident(off).values())
@@ -281,6 +280,17 @@ def test_a_level_keeps_only_what_it_holds(holds: list[str]) -> None:
     words = set().union(*resident(result).values())
     expected = set(holds) if {"input", "output"} <= set(holds) else set(holds) & {"weight"}
     assert words == expected
+    check_consistency(net, result)
+
+
+def test_cached_weights_in_a_memory_of_their_own_take_no_room_elsewhere() -> None:
+    """The pool's buffer is not the one that the weights fill."""
+    weights = memory("WB", holds=["weight"], capacity_kib=8)
+    hardware = machine(weights, memory("GB", holds=["input", "output"], capacity_bytes=2000))
+    net = network(conv("c", 16), {"name": "p", "kind": "pool", "kernel": 2}, size=(16, 8, 8))
+    result = simulate(net, hardware, residency=True)
+    assert resident(result) == {"c": {"weight"}, "p": set()}
+    assert result.cached_weight_bytes == 16 * 16 * 9 > 2000
     check_consistency(net, result)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from test_space import conv, machine, memory, network
+from machines import conv, machine, memory, network
 
 import energysim as es
 from energysim.hardware import Hardware
@@ -108,7 +108,7 @@ def test_words(result: Result) -> None:
     assert text.startswith("<vgg16_ps on edge_tpu: ")
     assert text.endswith(" DRAM, 19 layers>")
     page = result._repr_html_()
-    assert page.count("<tr>") == 1 + len(result.layer_rows)
+    assert page.count("<tr>") == 2 + len(result.layer_rows)
     assert "<td>conv1_1</td>" in page
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import random
 from itertools import permutations, product
-from typing import Any
 
 import numpy as np
 import pytest
+from machines import cut_dims, every_choice, machine, memory, random_layer, random_machine, single
 
 import energysim as es
 from energysim.axes import Dim, Shape, Tensor
@@ -17,147 +16,16 @@ from energysim.hardware import Hardware
 from energysim.mapper.dataflows import DATAFLOWS, get_dataflow
 from energysim.mapper.space import (
     KERNEL,
-    Template,
     distinct_trips,
     dram_orders,
     make_template,
     stationarity,
 )
-from energysim.mapping import Nest, machine_rules, uncovered
+from energysim.mapping import machine_rules, uncovered
 from energysim.model.capacity import Residency, occupancy
-from energysim.model.counts import GROUPS, count, own_loops
+from energysim.model.counts import count, own_loops
 from energysim.model.sparse import WeightStore
-from energysim.network import Network, NetworkSpec, build_network
 from energysim.sparsity import Mask
-
-
-def memory(name: str, kind: str = "sram", **fields: Any) -> dict[str, Any]:
-    """Describe a memory level."""
-    free = {"read_pj_per_bit": 1.0, "write_pj_per_bit": 1.5, "source": "a test"}
-    return {"name": name, "kind": kind, **free, **fields}
-
-
-def machine(*levels: dict[str, Any], **fields: Any) -> Hardware:
-    """Build an accelerator with these levels inside DRAM."""
-    dram = memory("DRAM", "dram", read_pj_per_bit=20.0, write_pj_per_bit=25.0)
-    data = {
-        "name": "chip",
-        "source": "a test",
-        "clock_mhz": 100.0,
-        "bits": {"weight": 8, "input": 8, "output": 8, "psum": 24},
-        "mac": {"energy_pj": 0.0, "source": "a test"},
-        "array": {"axes": {"rows": 2, "cols": 3}, "source": "a test"},
-        "levels": [dram | fields.pop("dram", {}), *levels],
-        "dataflow": "weight_stationary",
-    }
-    array = data["array"] | fields.pop("array", {})
-    return Hardware.model_validate_json(json.dumps(data | {"array": array} | fields))
-
-
-def network(*layers: dict[str, Any], size: tuple[int, int, int]) -> Network:
-    """Build a network of these layers."""
-    data = {"name": "net", "source": "a test", "input": size, "layers": layers}
-    spec = NetworkSpec.model_validate_json(json.dumps(data))
-    return build_network(spec, None, lambda name: pytest.fail(f"no base asked for, got {name}"))
-
-
-def conv(name: str, out: int, kernel: int = 3, **fields: Any) -> dict[str, Any]:
-    """Describe a convolution that keeps the size of its input."""
-    pad = {"pad": kernel // 2} if kernel > 1 else {}
-    return {"name": name, "kind": "conv", "out": out, "kernel": kernel, **pad, **fields}
-
-
-def random_machine(rng: random.Random, *, mac_pj: float = 0.0) -> Hardware:
-    """Draw a small accelerator: 2 to 5 levels, tiny memories, any dataflow."""
-    axes = dict(
-        zip(("rows", "cols", "deep"), rng.choices((1, 2, 3), k=rng.randint(1, 3)), strict=False)
-    )
-    names, levels = list(axes), []
-    buffer: dict[str, Any] = {"double_buffered": rng.random() < 0.5}
-    if rng.random() < 0.25:
-        buffer["capacity_bytes"] = {word: rng.randint(12, 90) for word in WORDS}
-    else:
-        buffer["capacity_bytes"] = rng.randint(40, 400)
-    if rng.random() < 0.2:
-        buffer["holds"] = rng.choice((["input", "output"], ["weight", "input"], ["output"]))
-        if isinstance(buffer["capacity_bytes"], dict):
-            buffer["capacity_bytes"] = dict.fromkeys(buffer["holds"], 60)
-    holds_weights = "weight" in buffer.get("holds", WORDS)
-    shared = isinstance(buffer["capacity_bytes"], int)
-    buffer["compressed"] = holds_weights and shared and rng.random() < 0.5
-    if rng.random() < 0.7:
-        buffer["bandwidth_bits_per_cycle"] = rng.choice((3.5, 16.0, 100.0))
-    levels.append(memory("BUF", **buffer))
-    if rng.random() < 0.4:
-        columns = [rng.choice(names)]
-        acc = {"capacity_bytes": rng.randint(6, 24), "double_buffered": rng.random() < 0.3}
-        levels.append(memory("ACC", per=columns, holds=["output"], read_pj_per_bit=0.3, **acc))
-    if rng.random() < 0.6:
-        held = rng.choice((["weight"], ["weight", "input"], ["input", "output"], [*WORDS]))
-        cheap = {"read_pj_per_bit": 0.1, "write_pj_per_bit": 0.2}
-        size = rng.randint(16, 40)
-        levels.append(memory("RF", "regfile", per=names, holds=held, capacity_bytes=size, **cheap))
-    return machine(
-        *levels,
-        dram={"bandwidth_bits_per_cycle": rng.choice((4.0, 30.0)), "compressed": rng.random() < 0.8}
-        if not buffer["compressed"]
-        else {"bandwidth_bits_per_cycle": 8.0},
-        array={
-            "axes": axes,
-            "systolic": rng.random() < 0.3,
-            "multicast": rng.random() < 0.8,
-            "reduce": rng.random() < 0.8,
-            "hop_pj_per_bit": rng.choice((0.0, 0.4)),
-        },
-        bits={"weight": rng.choice((4, 8)), "input": 8, "output": 8, "psum": rng.choice((8, 24))},
-        mac={"energy_pj": mac_pj, "latch": rng.choice(([], ["weight"])), "source": "a test"},
-        sparsity={"weights": "gate", "formats": ["dense", "csr", "bitmap", "periodic"]},
-        dataflow=rng.choice(sorted(DATAFLOWS)),
-        static_mw=rng.choice((0.0, 5.0)),
-    )
-
-
-WORDS = ("weight", "input", "output")
-
-
-def random_layer(rng: random.Random, *, largest: int = 4, wide: int = 4) -> Shape:
-    """Draw a layer with at most ``wide`` dims of more than one element besides the kernel."""
-    dims = [1] * len(Dim)
-    for dim in rng.sample([dim for dim in Dim if dim not in KERNEL], wide):
-        dims[dim] = rng.randint(1, largest)
-    dims[Dim.R], dims[Dim.S] = rng.choice(((1, 1), (3, 3), (2, 1), (3, 3)))
-    stride, pad = rng.choice((1, 1, 2)), rng.choice((0, 1))
-    dilation = rng.choice((1, 1, 2))
-    size = [
-        max(1, (dims[p] - 1) * stride + (dims[r] - 1) * dilation + 1 - 2 * pad)
-        for p, r in ((Dim.P, Dim.R), (Dim.Q, Dim.S))
-    ]
-    return Shape(
-        tuple(dims),  # type: ignore[arg-type]
-        stride=(stride, stride),
-        dilation=(dilation, dilation),
-        pad=(pad, pad),
-        size=(size[0], size[1]),
-    )
-
-
-def cut_dims(shape: Shape) -> tuple[Dim, ...]:
-    """Dims that are cut between DRAM and the chip."""
-    return tuple(dim for dim in Dim if shape[dim] > 1 and dim not in KERNEL)
-
-
-def every_choice(template: Template, nest: Nest) -> list[tuple[int, ...]]:
-    """Trip counts of every point of the grid, in grid order."""
-    groups = [own_loops(nest, group) for group in range(len(GROUPS))]
-    rows = []
-    for picks in product(*(choice.tolist() for choice in template.choices(nest))):
-        trips = [0] * len(nest.loops)
-        for own, pick in zip(groups, picks, strict=True):
-            for position, trip in zip(own, pick, strict=True):
-                trips[position] = trip
-        rows.append(tuple(trips))
-    return rows
-
 
 # -- trip counts -----------------------------------------------------------------------------------
 
@@ -238,6 +106,10 @@ SHAPES = {
 }
 
 
+SAMPLES = 25
+"""tile sizes of a mapspace that are tried"""
+
+
 def check_template(hardware: Hardware, shape: Shape, dataflow: str, rng: random.Random) -> None:
     """Every choice covers the layer, stays on the array and fits the inner levels."""
     template = make_template(hardware, shape, get_dataflow(dataflow), has_weights=True)
@@ -245,19 +117,17 @@ def check_template(hardware: Hardware, shape: Shape, dataflow: str, rng: random.
     nest = template.nest(order)
     rules = machine_rules(hardware, has_weights=True)
     store = WeightStore.of(Mask.of("dense", shape), hardware.bits.weight, ["dense"])
-    choices = template.choices(nest)
-    for _ in range(25):
-        trips = [0] * len(nest.loops)
-        for group, rows in enumerate(choices):
-            row = rows[rng.randrange(len(rows))].tolist()
-            for position, trip in zip(own_loops(nest, group), row, strict=True):
-                trips[position] = trip
+    drawn = np.zeros((SAMPLES, len(nest.loops)), dtype=np.int64)
+    for group, rows in enumerate(template.choices(nest)):
+        drawn[:, own_loops(nest, group)] = rows[rng.choices(range(len(rows)), k=SAMPLES)]
+    every = count(shape, nest, drawn, rules)
+    for at, trips in enumerate(drawn.tolist()):
         assert uncovered(shape, nest, trips) == {}
         assert min(trips, default=1) >= 1
         for axis, size in enumerate(hardware.axis_sizes):
             fan = [trip for loop, trip in zip(nest.loops, trips, strict=True) if loop.axis == axis]
             assert np.prod(fan, dtype=int) <= size
-        counts = count(shape, nest, np.array([trips], dtype=np.int64), rules)
+        counts = single(every, at)
         filled = occupancy(hardware, shape, nest, trips, counts, store, Residency())
         assert all(room.excess_bits <= 0 for room in filled if room.level >= 2)
         # a MAC does at most one multiplication a step

@@ -1,11 +1,15 @@
 """Patterns, masks and storage formats against tables, brute force and real encodings."""
 
+from __future__ import annotations
+
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from itertools import pairwise, product
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,22 +33,22 @@ RANDOM = [name for name in NAMES if PATTERNS[name].random]
 NO_FDK = ["PS4_P4", "PS2_P6", "PS1_P9"]
 
 
-def layer(filters, channels, *, groups=1, kernel=3):
+def layer(filters: int, channels: int, *, groups: int = 1, kernel: int = 3) -> Shape:
     return Shape((1, groups, filters, channels, 1, 1, kernel, kernel), size=(kernel, kernel))
 
 
 @st.composite
-def masks(draw, names=tuple(NAMES)):
+def masks(draw: st.DrawFn) -> Mask:
     """Masks of small layers whose channel counts need not be whole periods."""
     extents = st.integers(1, 20)
     shape = layer(draw(extents), draw(extents), groups=draw(st.integers(1, 4)))
-    return Mask.of(draw(st.sampled_from(names)), shape, draw(st.integers(0, 9)))
+    return Mask.of(draw(st.sampled_from(NAMES)), shape, draw(st.integers(0, 9)))
 
 
 # --- patterns -------------------------------------------------------------------------------------
 
 
-def test_the_names_of_the_papers():
+def test_the_names_of_the_papers() -> None:
     assert list(PATTERNS) == [
         "dense", "pSC4", "pSC2", "pSC1", "PS4_P4", "PS2_P6", "PS1_P9",
         "PSD4_P8", "PSD4_P16", "PSD2_P8", "PSD2_P16", "PSD1_P8", "PSD1_P16",
@@ -65,7 +69,7 @@ def test_the_names_of_the_papers():
         ("PSD1_P16", [3, 3, 3, 3, 3, 3, 2, 2, 2], True),
     ],
 )
-def test_coverage_of_one_period(name, live, covered_without_fdk):
+def test_coverage_of_one_period(name: str, live: list[int], covered_without_fdk: bool) -> None:
     """Slots per period in which each tap is live, counted by hand from the slot rule."""
     pattern = PATTERNS[name]
     assert len(pattern.slots) == pattern.period
@@ -77,7 +81,7 @@ def test_coverage_of_one_period(name, live, covered_without_fdk):
     assert set().union(*pattern.slots) == set(ALL_TAPS)
 
 
-def test_slots_of_the_authors_code():
+def test_slots_of_the_authors_code() -> None:
     a, b, c, d = (0, 1, 3, 4), (1, 2, 4, 5), (3, 4, 6, 7), (4, 5, 7, 8)
     assert PATTERNS["PSD4_P8"].slots == (ALL_TAPS, a, b, c, d, a, b, c)
     assert PATTERNS["PSD4_P16"].slots == (ALL_TAPS, *(a, b, c, d) * 3, a, b, c)
@@ -86,23 +90,23 @@ def test_slots_of_the_authors_code():
 
 
 @pytest.mark.parametrize("name", NO_FDK)
-def test_without_a_dense_kernel_slot_0_ends_the_cycle(name):
+def test_without_a_dense_kernel_slot_0_ends_the_cycle(name: str) -> None:
     pattern = PATTERNS[name]
     assert (*pattern.slots[1:], pattern.slots[0]) == pattern.supports
 
 
 @pytest.mark.parametrize("name", RANDOM)
-def test_a_random_pattern_has_no_slots(name):
+def test_a_random_pattern_has_no_slots(name: str) -> None:
     assert PATTERNS[name].slots == ()
     assert PATTERNS[name].mean_kss == PATTERNS[name].kss == int(name[-1])
 
 
-def test_names_are_found_in_any_case_and_by_alias():
+def test_names_are_found_in_any_case_and_by_alias() -> None:
     assert get_pattern("psd4_p8") is PATTERNS["PSD4_P8"]
     assert get_pattern("pSC9") is get_pattern("DENSE") is PATTERNS["dense"]
 
 
-def test_unknown_pattern_names_the_nearest():
+def test_unknown_pattern_names_the_nearest() -> None:
     with pytest.raises(InputError, match=r"no pattern named 'PSD4P8'. Did you mean 'PSD4_P8'\?"):
         get_pattern("PSD4P8")
     with pytest.raises(InputError, match=r"no pattern named 'x'\. Known: dense, pSC4"):
@@ -114,7 +118,7 @@ def test_unknown_pattern_names_the_nearest():
 
 @pytest.mark.parametrize("name", [name for name in PERIODIC if name != "dense"])
 @pytest.mark.parametrize("groups", [1, 3])
-def test_array_follows_the_slot_rule(name, groups):
+def test_array_follows_the_slot_rule(name: str, groups: int) -> None:
     """Written out again from the rule, kernel by kernel."""
     pattern = PATTERNS[name]
     filters, channels = 7, 5
@@ -130,7 +134,7 @@ def test_array_follows_the_slot_rule(name, groups):
 
 
 @pytest.mark.parametrize("name", [name for name in PERIODIC if name != "dense"])
-def test_any_period_of_neighbours_holds_each_slot_once(name):
+def test_any_period_of_neighbours_holds_each_slot_once(name: str) -> None:
     """So every tap is live in any P neighbouring kernels of a filter, or filters of a channel."""
     pattern = PATTERNS[name]
     period = pattern.period
@@ -149,7 +153,7 @@ def test_any_period_of_neighbours_holds_each_slot_once(name):
 
 
 @given(masks())
-def test_counts_equal_the_array(mask):
+def test_counts_equal_the_array(mask: Mask) -> None:
     array = mask.array()
     assert array.shape == mask.dims
     assert array.dtype == np.bool_
@@ -162,7 +166,7 @@ def test_counts_equal_the_array(mask):
 
 
 @given(masks(), st.integers(1, 24), st.integers(1, 24))
-def test_fullest_tile_equals_brute_force(mask, k_tile, c_tile):
+def test_fullest_tile_equals_brute_force(mask: Mask, k_tile: int, c_tile: int) -> None:
     sizes = mask.support_sizes()
     groups, filters, channels = sizes.shape
     expected = max(
@@ -174,7 +178,7 @@ def test_fullest_tile_equals_brute_force(mask, k_tile, c_tile):
     assert mask.max_tile_nonzeros(k_tile, c_tile)[0, 0] == expected
 
 
-def test_a_ragged_last_tile_can_be_the_fullest():
+def test_a_ragged_last_tile_can_be_the_fullest() -> None:
     """16 channels in tiles of 5, 5, 5 and 1: only the last, channel 15, has the dense kernel."""
     mask = Mask.of("PSD1_P16", layer(1, 16))
     assert mask.max_tile_nonzeros(1, 5)[0, 0] == 9
@@ -182,7 +186,7 @@ def test_a_ragged_last_tile_can_be_the_fullest():
 
 
 @pytest.mark.parametrize("name", RANDOM)
-def test_random_supports_are_seeded(name):
+def test_random_supports_are_seeded(name: str) -> None:
     shape = layer(40, 30)
     array = Mask.of(name, shape, 3).array()
     assert (array == Mask.of(name, shape, 3).array()).all()
@@ -192,19 +196,19 @@ def test_random_supports_are_seeded(name):
     assert np.abs(array.mean(axis=(0, 1, 2)) - PATTERNS[name].kss / 9).max() < 0.06
 
 
-def test_random_masks_never_change():
+def test_random_masks_never_change() -> None:
     """A result must be repeatable from its name and seed, so the draw itself is pinned."""
     array = Mask.of("pSC2", layer(1, 3), 7).array().reshape(3, 9)
     assert [np.flatnonzero(kernel).tolist() for kernel in array] == [[3, 8], [2, 4], [7, 8]]
 
 
 @given(st.integers(1, 12), st.integers(1, 12))
-def test_equal_cost_of_psd1_p8_and_psc2(k_periods, c_periods):
+def test_equal_cost_of_psd1_p8_and_psc2(k_periods: int, c_periods: int) -> None:
     shape = layer(8 * k_periods, 8 * c_periods)
     assert Mask.of("PSD1_P8", shape).nonzeros == Mask.of("pSC2", shape).nonzeros
 
 
-def test_dense_fits_every_kernel_and_sparse_only_3x3():
+def test_dense_fits_every_kernel_and_sparse_only_3x3() -> None:
     assert Mask.of("dense", layer(4, 2, kernel=5)).nonzeros == 4 * 2 * 25
     assert Mask.of("dense", layer(4, 2, kernel=5)).array().all()
     assert Mask.of("dense", layer(4, 2, kernel=1)).max_tile_nonzeros(3, 9)[0, 0] == 3 * 2
@@ -215,11 +219,11 @@ def test_dense_fits_every_kernel_and_sparse_only_3x3():
 # --- storage --------------------------------------------------------------------------------------
 
 
-def bits_of(number, width):
+def bits_of(number: int, width: int) -> str:
     return format(number, f"0{width}b") if width else ""
 
 
-def encode(mask, name, bits):
+def encode(mask: Mask, name: str, bits: int) -> tuple[str, str, npt.NDArray[np.bool_]]:
     """Encode a mask as two bit strings, weights numbered 1, 2, 3 ...; and the decoded array."""
     array = mask.array()
     groups, filters, channels, height, width = mask.dims
@@ -258,7 +262,7 @@ def encode(mask, name, bits):
 
 
 @given(masks(), st.sampled_from(sorted(FORMATS)))
-def test_bits_equal_a_real_encoding(mask, name):
+def test_bits_equal_a_real_encoding(mask: Mask, name: str) -> None:
     if name == "periodic" and not mask.periodic:
         return
     values, metadata, decoded = encode(mask, name, 16)
@@ -267,25 +271,25 @@ def test_bits_equal_a_real_encoding(mask, name):
 
 
 @pytest.mark.parametrize("name", ["csr", "bitmap", "periodic"])
-def test_bits_of_a_1x1_kernel(name):
+def test_bits_of_a_1x1_kernel(name: str) -> None:
     mask = Mask.of("dense", layer(3, 1, kernel=1))
     values, metadata, _ = encode(mask, name, 4)
     assert FORMATS[name](mask, 4) == StoredBits(len(values), len(metadata))
 
 
-def vgg16_layers():
+def vgg16_layers() -> list[Shape]:
     widths = [3, 64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512]
     return [layer(out, into) for into, out in pairwise(widths)]
 
 
-def resnet18_layers():
+def resnet18_layers() -> list[Shape]:
     layers = [layer(64, 3), *[layer(64, 64)] * 4]
     for into, out in ((64, 128), (128, 256), (256, 512)):
         layers += [layer(out, into), *[layer(out, out)] * 3, layer(out, into, kernel=1)]
     return layers
 
 
-def stored(layers, pattern, function):
+def stored(layers: list[Shape], pattern: str, function: Callable[[Mask, int], int]) -> int:
     """Bits of all convolutions: the first one and 1x1 ones dense, the others by ``function``."""
     total = 0
     for index, shape in enumerate(layers):
@@ -296,7 +300,7 @@ def stored(layers, pattern, function):
     return total
 
 
-def periodic_csr(mask, bits):
+def periodic_csr(mask: Mask, bits: int) -> int:
     """Indices of one period as CSR: live taps x ceil(log2(P k^2)), P + 1 starts."""
     live = sum(map(len, mask.pattern.slots))
     period = mask.pattern.period
@@ -319,7 +323,9 @@ TOTALS = [
 
 
 @pytest.mark.parametrize(("name", "vgg_csr", "vgg", "res_csr", "res"), TOTALS)
-def test_stored_totals_of_whole_networks(name, vgg_csr, vgg, res_csr, res):
+def test_stored_totals_of_whole_networks(
+    name: str, vgg_csr: str, vgg: str, res_csr: str, res: str
+) -> None:
     for layers, csr, periodic in (
         (vgg16_layers(), vgg_csr, vgg),
         (resnet18_layers(), res_csr, res),
@@ -338,20 +344,20 @@ def test_stored_totals_of_whole_networks(name, vgg_csr, vgg, res_csr, res):
             assert f"{total / 1e6:.2f}" == periodic
 
 
-def test_stored_totals_dense():
+def test_stored_totals_dense() -> None:
     for layers, total in ((vgg16_layers(), "235.37"), (resnet18_layers(), "178.55")):
         bits = sum(FORMATS["dense"](Mask.of("dense", shape), 16).total for shape in layers)
         assert f"{bits / 1e6:.2f}" == total
 
 
-def test_periodic_needs_a_period():
+def test_periodic_needs_a_period() -> None:
     with pytest.raises(InputError, match="needs a pattern with a period; pSC4 is random"):
         FORMATS["periodic"](Mask.of("pSC4", layer(4, 4)), 8)
     dense = FORMATS["periodic"](Mask.of("dense", layer(4, 4, kernel=5)), 8)
     assert dense == StoredBits(8 * 400, 25)
 
 
-def test_cheapest():
+def test_cheapest() -> None:
     sparse = Mask.of("PSD1_P16", layer(64, 64))
     assert cheapest(sparse, 8, FORMATS)[0] == "periodic"
     assert cheapest(sparse, 8, ["dense", "bitmap"]) == ("bitmap", FORMATS["bitmap"](sparse, 8))
@@ -359,14 +365,14 @@ def test_cheapest():
     assert cheapest(Mask.of("pSC1", layer(64, 64)), 8, ["dense", "periodic", "csr"])[0] == "csr"
 
 
-def test_cheapest_takes_the_first_of_equals(monkeypatch):
+def test_cheapest_takes_the_first_of_equals(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(FORMATS, "twin", FORMATS["dense"])
     mask = Mask.of("dense", layer(4, 4))
     assert cheapest(mask, 8, ["twin", "dense"])[0] == "twin"
     assert cheapest(mask, 8, ["dense", "twin"])[0] == "dense"
 
 
-def test_cheapest_refuses():
+def test_cheapest_refuses() -> None:
     mask = Mask.of("pSC1", layer(4, 4))
     with pytest.raises(InputError, match=re.escape("(periodic) can hold a pSC1 mask; add one of")):
         cheapest(mask, 8, ["periodic"])
@@ -376,7 +382,7 @@ def test_cheapest_refuses():
         get_format("bitmp")
 
 
-def test_names_and_counts_need_no_numpy():
+def test_names_and_counts_need_no_numpy() -> None:
     code = (
         "import sys; from energysim.sparsity import *; from energysim.axes import Shape;"
         "cheapest(Mask.of('PSD4_P8', Shape((1, 1, 8, 8, 1, 1, 3, 3))), 8, FORMATS);"

@@ -200,7 +200,7 @@ class Enumerated:
         }
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=4 * settings.default.max_examples)
 @given(axis_cases)
 def test_a_table_is_what_sets_say(case: AxisCase) -> None:
     table = case.table()
@@ -210,7 +210,7 @@ def test_a_table_is_what_sets_say(case: AxisCase) -> None:
             assert getattr(table, name)[..., row].tolist() == expected[name], name
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=2 * settings.default.max_examples)
 @given(axis_cases)
 def test_a_batch_of_trips_is_its_rows_one_by_one(case: AxisCase) -> None:
     table = case.table()
@@ -300,7 +300,6 @@ def picked(terms: Terms, index: np.ndarray) -> list[int]:
 any_terms = st.builds(random_terms, st.randoms(use_true_random=False))
 
 
-@settings(max_examples=100, deadline=None)
 @given(any_terms, any_terms)
 def test_terms_add_subtract_and_multiply_like_their_values(a: Terms, b: Terms) -> None:
     pairs = list(zip(values_of(a), values_of(b), strict=True))
@@ -310,7 +309,6 @@ def test_terms_add_subtract_and_multiply_like_their_values(a: Terms, b: Terms) -
     assert values_of(-a) == [-x for x, _ in pairs]
 
 
-@settings(max_examples=100, deadline=None)
 @given(any_terms, st.randoms(use_true_random=False))
 def test_grids_and_batches_of_terms(terms: Terms, rng: random.Random) -> None:
     values = values_of(terms)
@@ -342,7 +340,7 @@ def random_batch(rng: random.Random) -> tuple[Case, tuple[tuple[int, ...], ...]]
     return case, (case.trips, *more, case.trips)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=settings.default.max_examples // 2)
 @given(st.builds(random_batch, st.randoms(use_true_random=False)))
 def test_a_batch_is_its_mappings_one_by_one(
     drawn: tuple[Case, tuple[tuple[int, ...], ...]],
@@ -359,7 +357,7 @@ def test_a_batch_is_its_mappings_one_by_one(
         assert [used[row] for used in together.used] == [used[0] for used in alone.used]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=settings.default.max_examples // 3)
 @given(st.builds(random_batch, st.randoms(use_true_random=False)))
 def test_a_grid_of_choices_is_a_batch_of_all_of_them(
     drawn: tuple[Case, tuple[tuple[int, ...], ...]],
@@ -424,7 +422,7 @@ def random_even_case(rng: random.Random) -> Case:
     return case._replace(trips=tuple(trips))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=2 * settings.default.max_examples)
 @given(st.builds(random_even_case, st.randoms(use_true_random=False)))
 def test_every_weight_moves_equally_often(case: Case) -> None:
     """Where no piece is ragged; the bits of compressed weights are exact because of it."""
@@ -433,7 +431,6 @@ def test_every_weight_moves_equally_often(case: Case) -> None:
     assert not any(rests.values()), rests
 
 
-@settings(max_examples=200, deadline=None)
 @given(cases())
 def test_no_weight_is_left_out(case: Case) -> None:
     weights = case.shape.elements(Tensor.WEIGHT)
