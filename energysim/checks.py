@@ -13,7 +13,6 @@ from energysim.units import BITS_PER_BYTE, si
 LOW_UTILIZATION = 0.1
 """Share of MAC slots used over a whole run below which a note is made."""
 
-
 SHOWN = 3
 """Layers that a note names."""
 

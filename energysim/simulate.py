@@ -124,7 +124,7 @@ def simulate(
             f"no objective named '{objective}'.{did_you_mean(objective, list(Objective))}\n"
             f"  known: {known}"
         )
-    flow = get_dataflow(dataflow or hardware.dataflow)
+    asked, flow = hardware, get_dataflow(dataflow or hardware.dataflow)
     if flow.name != hardware.dataflow:
         # `unroll` of the file belongs to its own dataflow
         array = hardware.array.model_copy(update={"unroll": {}})
@@ -170,7 +170,7 @@ def simulate(
         # sums in its buffer may find too small: then this layer's output goes to DRAM.
         streamed.add(failed)
     rows = [costs[i][1] for i in range(len(jobs))]
-    return _result(network, options, kept, rows)
+    return _result((network, asked), options, kept, rows)
 
 
 def _nowhere(loc: tuple[str | int, ...]) -> str:
@@ -351,12 +351,12 @@ def _refuse(job: Job, options: _Options, room: Occupancy, *, mapped: bool) -> No
 
 
 def _result(
-    network: Network,
+    inputs: tuple[Network, Hardware],
     options: _Options,
     kept: Plan,
     costs: Sequence[_Cost],
 ) -> Result:
-    hardware = options.hardware
+    network, hardware = inputs
     result = Result(
         network=network.name,
         hardware=hardware.name,
@@ -379,6 +379,6 @@ def _result(
         warnings=(),
         weight_format=options.weight_format,
         given_mappings=tuple(options.mapping.layers) if options.mapping else (),
-        inputs=(network, hardware),
+        inputs=inputs,
     )
     return replace(result, warnings=collect_notes(result, network, hardware))

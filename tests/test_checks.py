@@ -89,3 +89,29 @@ def test_notes_stand_in_a_fixed_order(name: str) -> None:
     kinds = [note.kind for note in bundled("vgg16_ps", name).warnings]
     assert kinds[-1] is NoteKind.ASSUMED
     assert len(kinds) == len(set(kinds))
+
+
+def test_weights_that_never_pass_the_buffer_are_not_said_to_overflow_it() -> None:
+    hardware = machine(memory("BUF", capacity_kib=0.5, holds=["input", "output"]))
+    assert NoteKind.WEIGHTS_STREAMED not in notes(NET, hardware, residency=True)
+
+
+def test_pools_alone_leave_no_array_idle() -> None:
+    net = network({"name": "p", "kind": "pool", "kernel": 2}, size=(6, 6, 6))
+    assert NoteKind.LOW_UTILIZATION not in notes(net, chip())
+
+
+def test_advice_is_what_was_not_tried() -> None:
+    wide = chip(array={"axes": {"rows": 64, "cols": 64}})
+    text = notes(NET, wide, batch=2)[NoteKind.LOW_UTILIZATION]
+    assert "--objective latency" in text
+    assert "--batch" not in text
+    assert "Try" not in notes(NET, wide, batch=2, objective="latency")[NoteKind.LOW_UTILIZATION]
+
+
+def test_sparse_weights_stored_densely() -> None:
+    sparse = NET.with_pattern("PS4_P4")
+    assert NoteKind.DENSE_STORED in notes(sparse, chip())
+    assert NoteKind.DENSE_STORED not in notes(NET, chip())
+    decoding = chip(sparsity={"formats": ["dense", "periodic"]})
+    assert NoteKind.DENSE_STORED not in notes(sparse, decoding)

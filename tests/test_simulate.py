@@ -387,3 +387,29 @@ def test_more_operations_than_can_be_counted() -> None:
 def test_names_instead_of_objects_are_refused() -> None:
     with pytest.raises(InputError, match="load_network"):
         simulate("vgg16", chip())  # type: ignore[arg-type]
+
+
+def test_another_dataflow_brings_its_own_unrolling() -> None:
+    hardware = es.load_hardware("edge_tpu")
+    result = simulate(es.load_network("vgg16"), hardware, dataflow="output_stationary")
+    assert "Q32@rows" in result.layer_rows[0].mapping
+    assert result.inputs[1] is hardware  # the record names the machine that was asked for
+    own = simulate(es.load_network("vgg16"), hardware, dataflow=hardware.dataflow)
+    assert "C3@rows" in own.layer_rows[0].mapping
+
+
+@pytest.mark.parametrize("hw", ["edge_tpu", "eyeriss"])
+def test_sram_is_the_outermost_memory_on_chip(hw: str) -> None:
+    result = bundled("alexnet", hw)
+    moved = result.level_bytes(result.level_names[1])
+    assert [row.sram_bytes for row in result.layer_rows] == pytest.approx(moved)
+
+
+def test_the_record_says_what_was_given() -> None:
+    first = simulate(NET, chip(), weight_format="dense")
+    assert first.to_dict()["settings"]["weight_format"] == "dense"
+    assert first.to_dict()["settings"]["given_mappings"] == []
+    given = MappingFile(layers={"a": first.mappings["a"]})
+    again = simulate(NET, chip(), mapping=given)
+    assert again.to_dict()["settings"]["weight_format"] == "auto"
+    assert again.to_dict()["settings"]["given_mappings"] == ["a"]

@@ -594,3 +594,12 @@ def test_failed_write_leaves_the_old_file_and_nothing_else(
     assert write_refusal(path) == f"{path}: can't be written: No space left on device"
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="modes are a matter of POSIX")
+def test_a_file_keeps_its_mode_when_it_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text("old", encoding="utf-8")
+    path.chmod(0o640)
+    write_atomically(path, "new")
+    assert (path.read_text(encoding="utf-8"), path.stat().st_mode & 0o777) == ("new", 0o640)

@@ -488,12 +488,13 @@ def say(text: str) -> None:
     click.echo(text, err=True)
 
 
-def say_files(**names: str) -> None:
-    """Say which file each name stands for; ``nets=NAME, hw=NAME``."""
-    words = {"nets": "network", "hw": "hardware"}
-    for kind, name in names.items():
-        found = catalog.find(kind, name)  # type: ignore[arg-type]
-        say(f"{words[kind]} {name}: {found.path} ({found.origin})")
+def say_files(*, nets: str, hw: str) -> None:
+    """Say which file the name of a network and that of hardware stand for."""
+    for word, name, found in (
+        ("network", nets, catalog.find("nets", nets)),
+        ("hardware", hw, catalog.find("hw", hw)),
+    ):
+        say(f"{word} {name}: {found.path} ({found.origin})")
 
 
 @contextmanager

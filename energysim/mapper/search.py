@@ -178,9 +178,7 @@ def _trips(nest: Nest, choices: list[Ints], index: list[int]) -> tuple[int, ...]
     return tuple(trips)
 
 
-# A network repeats shapes, and a sparse network and its dense base share all of them.
-
-
+# Two caches: a network repeats shapes, and a sparse network and its dense base share all of them.
 @lru_cache(maxsize=512)
 def _choices(template: Template, nest: Nest) -> list[Ints]:
     return template.choices(nest)
