@@ -339,3 +339,14 @@ def test_mappings_make_the_round_trip(name: str, chip: str, *, residency: bool) 
 def test_more_trips_than_there_is_left() -> None:
     (problem, *_) = refused(ALL | {"temporal": [("K", 16777216), *REDUCE]})
     assert problem.startswith("at (0, 'temporal', 0): 16777216 trips over K, of which ")
+
+
+def test_residency_is_not_blamed_for_an_inner_level() -> None:
+    registers = memory("RF", "regfile", per=["rows", "cols"], holds=["weight"], capacity_bytes=1)
+    hardware = machine(memory("BUF", capacity_kib=8), registers)
+    inside = [("K", 4), ("C", 6), ("P", 4), ("Q", 4), ("R", 3), ("S", 3)]
+    mapping = MappingFile(layers={"a": loops({"level": "RF", "temporal": inside})})
+    net = network(conv("a", 4), conv("b", 4), size=(6, 4, 4))
+    with pytest.raises(InputError, match="level RF is too small by 215 bytes") as raised:
+        simulate(net, hardware, mapping=mapping, residency=True)
+    assert "residency" not in str(raised.value)

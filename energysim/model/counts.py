@@ -407,7 +407,7 @@ class _Boundary:
             for dims, axis in _tile_axes(shape, tensor, rules)
         ]
         self.ones = [np.ones((1, rows.shape[0]), dtype=np.int64) for rows in choices]
-        self.extents = shape
+        self.shape = shape
         self.codes: tuple[tuple[int, ...], ...] = ()
         """for each temporal loop outside the cut, the code of its transitions along each axis"""
         self.known: dict[object, Terms] = {}
@@ -533,7 +533,7 @@ class _Boundary:
             self._product(
                 (axis.group, axis.table.spread_outer[None])
                 if axis.dims[0] in REDUCTION
-                else (axis.group, self.ones[axis.group] * self.extents[axis.dims[0]])
+                else (axis.group, self.ones[axis.group] * self.shape[axis.dims[0]])
                 for axis in self.axes
             )
         )
