@@ -178,6 +178,8 @@ class Level(_Block):
     """array axes along which the level has instances of its own; none = one instance"""
     holds: Annotated[tuple[TensorWord, ...], Field(min_length=1)] = ("weight", "input", "output")
     """tensors that it holds; the others pass by"""
+    bypass: tuple[TensorWord, ...] = ()
+    """tensors of ``holds`` that may pass by too, where the mapper finds that cheaper"""
     capacity_kib: (
         Annotated[
             Annotated[Kib, Tag("number")] | Annotated[dict[TensorWord, Kib], Tag("per_tensor")],
@@ -216,6 +218,11 @@ class Level(_Block):
         """The tensors of ``holds``."""
         return frozenset(Tensor[word.upper()] for word in self.holds)
 
+    @property
+    def optional(self) -> frozenset[Tensor]:
+        """The tensors of ``bypass``."""
+        return frozenset(Tensor[word.upper()] for word in self.bypass)
+
     def capacity_bits(self) -> int | dict[Tensor, int] | None:
         """Size of one instance [bit]: shared, or for each tensor; None = unlimited."""
         size: float | dict[TensorWord, float] | dict[TensorWord, int] | None
@@ -232,6 +239,11 @@ class Level(_Block):
         yield from super()._problems()
         yield from _repeated("per", self.per)
         yield from _repeated("holds", self.holds)
+        yield from _repeated("bypass", self.bypass)
+        for i, word in enumerate(self.bypass):
+            if word not in self.holds:
+                known = ", ".join(self.holds)
+                yield ("bypass", i), f"'{self.name}' does not hold {word}. It holds: {known}"
         if self.name in RESERVED_LEVELS:
             yield ("name",), f"'{self.name}' is a word of the result tables. Choose another name"
         if self.capacity_kib is not None and self.capacity_bytes is not None:
@@ -275,8 +287,15 @@ class Hardware(_Block):
     """memories, outermost first"""
     padding: Literal["clip", "count"] = "clip"
     """zero padding of a convolution: ``clip`` never moves it, ``count`` moves it like data"""
-    dataflow: Text
-    """name of the dataflow that a run uses unless told otherwise"""
+    dataflow: Text = "custom"
+    """name of the dataflow that a run uses unless told otherwise; ``custom``, also if left out, is
+    what this file spells: ``array.unroll``, ``stationary``, ``order``"""
+    stationary: TensorWord | None = None
+    """the tensor that stays: while a tile of it is in its outermost on-chip memory, each of its
+    elements goes to its innermost memory once. Goes before the named dataflow's own"""
+    order: tuple[DimWord, ...] = ()
+    """loops inside the outermost on-chip memories, outermost first; dims that are left out stand
+    anywhere. Goes before the named dataflow's own"""
     residency: bool = False
     """activations and weights that fit stay on chip between layers and inferences"""
     static_mw: Energy = 0.0
@@ -305,6 +324,16 @@ class Hardware(_Block):
         words = self.array.unroll.get(axis)
         return None if words is None else tuple(Dim[word] for word in words)
 
+    @property
+    def stationary_tensor(self) -> Tensor | None:
+        """The tensor of ``stationary``."""
+        return None if self.stationary is None else Tensor[self.stationary.upper()]
+
+    @property
+    def loop_order(self) -> tuple[Dim, ...]:
+        """The dims of ``order``."""
+        return tuple(Dim[word] for word in self.order)
+
     def level_axes(self, level: int) -> frozenset[int]:
         """Array axes along which a level has instances of its own."""
         return frozenset(self.axis_index(name) for name in self.levels[level].per)
@@ -324,6 +353,7 @@ class Hardware(_Block):
     def _problems(self) -> Iterator[Problem]:
         yield from super()._problems()
         yield from self._outermost_problems()
+        yield from _repeated("order", self.order)
         first_use: dict[str, int] = {}
         for i, level in enumerate(self.levels):
             if level.name in first_use:
@@ -343,6 +373,8 @@ class Hardware(_Block):
             yield ("levels", 0, "kind"), f"the first level must be dram, got {first.kind}"
         if len(first.tensors) < len(Tensor):
             yield ("levels", 0, "holds"), "the first level must hold weight, input and output"
+        if first.bypass:
+            yield ("levels", 0, "bypass"), "nothing can pass the first level by: leave it out"
         if first.per:
             yield ("levels", 0, "per"), "the first level has one instance: leave 'per' out"
         for field in ("capacity_kib", "capacity_bytes"):

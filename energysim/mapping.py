@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from energysim.axes import Dim, Shape, Tensor
+from energysim.axes import RELEVANT, Dim, Shape, Tensor
 from energysim.errors import InputErrors, did_you_mean
 from energysim.hardware import DimWord, Hardware, TensorWord
 
@@ -201,25 +202,105 @@ def held_tensors(hardware: Hardware, *, has_weights: bool) -> tuple[frozenset[Te
     return tuple(holds)
 
 
-def write_loops(
-    hardware: Hardware, segments: Sequence[Segment], trips: Sequence[int]
-) -> tuple[LevelLoops, ...]:
-    """Loops that run more than once, as a mapping file states them."""
-    counts = iter(trips)
+def write_nest(hardware: Hardware, nest: Nest, trips: Sequence[int]) -> tuple[LevelLoops, ...]:
+    """A nest as a mapping file states it, without loops that run once.
+
+    Parameters
+    ----------
+    hardware : Hardware
+    nest : Nest
+    trips : sequence of int
+
+    Returns
+    -------
+    tuple of LevelLoops, one a level
+        :func:`read_loops` turns it into a nest that moves the same elements.
+    """
+    cuts = _shared_cuts(nest, trips)
+    starts = _starts(nest, cuts)
     rows = []
-    for level, (temporal, spatial) in zip(hardware.levels, segments, strict=True):
-        loops = [(dim.name, next(counts)) for dim in temporal]
-        fan = [(dim.name, next(counts), hardware.axis_names[axis]) for dim, axis in spatial]
-        rows.append(
-            LevelLoops.model_validate(
-                {
-                    "level": level.name,
-                    "temporal": tuple(loop for loop in loops if loop[1] > 1),
-                    "spatial": tuple(loop for loop in fan if loop[1] > 1),
-                }
-            )
-        )
+    for level, (start, stop) in enumerate(pairwise(starts)):
+        own = [(nest.loops[i], trips[i]) for i in range(start, stop) if trips[i] > 1]
+        shifts = {}
+        for tensor in Tensor:
+            cut = cuts[level][tensor]
+            if cut is not None and level:
+                between = range(start, cut)
+                shift = sum(nest.loops[i].axis is None and trips[i] > 1 for i in between)
+                if shift:
+                    shifts[tensor.label] = shift
+        names = hardware.axis_names
+        row = {
+            "level": hardware.levels[level].name,
+            "temporal": tuple((loop.dim.name, n) for loop, n in own if loop.axis is None),
+            "spatial": tuple(
+                (loop.dim.name, n, names[loop.axis]) for loop, n in own if loop.axis is not None
+            ),
+            "cuts": shifts,
+        }
+        rows.append(LevelLoops.model_validate(row))
     return tuple(rows)
+
+
+def _starts(nest: Nest, cuts: Sequence[Sequence[int | None]]) -> list[int]:
+    """Where each level's own loops begin: at the outermost cut of it and all levels inside it."""
+    starts = [len(nest.loops)] * (nest.levels + 1)
+    for level in reversed(range(nest.levels)):
+        own = [cut for cut in cuts[level] if cut is not None]
+        starts[level] = min([starts[level + 1], *own])
+    starts[0] = 0
+    return starts
+
+
+def _fans_last(nest: Nest, trips: Sequence[int], cuts: Sequence[Sequence[int | None]]) -> bool:
+    """Whether in each level's own loops the spatial ones stand behind the temporal ones."""
+    for start, stop in pairwise(_starts(nest, cuts)):
+        kinds = [nest.loops[i].axis is not None for i in range(start, stop) if trips[i] > 1]
+        if kinds != sorted(kinds):
+            return False
+    return True
+
+
+def _shared_cuts(nest: Nest, trips: Sequence[int]) -> list[list[int | None]]:
+    """Cuts moved inward past loops that leave the tile alone, where those of a level then meet.
+
+    Not past sums that are still open: an outer level must know that what it gets is complete.
+    """
+    cuts: list[list[int | None]] = [list(row) for row in nest.cuts]
+    floor = 0
+    for level in range(1, nest.levels):
+        reach: dict[Tensor, tuple[int, int]] = {}
+        for tensor in Tensor:
+            cut = cuts[level][tensor]
+            if cut is not None:
+                later = [cuts[i][tensor] for i in nest.holders(tensor) if i > level]
+                reach[tensor] = (cut, _idle_until(nest, trips, tensor, cut, later))
+        if not reach:
+            continue
+        low, high = max(a for a, _ in reach.values()), min(b for _, b in reach.values())
+        if max(low, floor) > high:
+            continue
+        moved = list(cuts)
+        moved[level] = [None if cut is None else max(low, floor) for cut in cuts[level]]
+        if _fans_last(nest, trips, moved):
+            cuts, floor = moved, max(low, floor)
+    return cuts
+
+
+def _idle_until(
+    nest: Nest, trips: Sequence[int], tensor: Tensor, cut: int, later: Sequence[int | None]
+) -> int:
+    """How far inward a cut can move without a change to its tile."""
+    if tensor is Tensor.OUTPUT:
+        return cut
+    stop = min([each for each in later if each is not None], default=len(nest.loops))
+    position = cut
+    while position < stop:
+        loop = nest.loops[position]
+        if trips[position] > 1 and (loop.axis is not None or loop.dim in RELEVANT[tensor]):
+            break
+        position += 1
+    return position
 
 
 def write_line(loops: Iterable[LevelLoops]) -> str:

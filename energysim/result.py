@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from energysim.hardware import Hardware
+from energysim.mapper.goal import Certificate, Measure
 from energysim.mapping import LevelLoops
 from energysim.network import Network
 from energysim.units import BITS_PER_BYTE, pj_to_mj, si
@@ -84,6 +85,14 @@ class AccessRow:
 
 
 @dataclass(frozen=True, slots=True)
+class RunnerUp:
+    """A mapping that is not the best, and what it costs."""
+
+    loops: tuple[LevelLoops, ...]
+    measure: Measure
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
     """Cost of one network on one accelerator.
 
@@ -111,10 +120,10 @@ class Result:
     access_rows: tuple[AccessRow, ...]
     mappings: Mapping[str, tuple[LevelLoops, ...]]
     """of each layer, as a mapping file states them"""
-    mapspace: int
-    """mappings of all layers' mapspaces"""
-    evaluated: int
-    """of them, those that fit; all of these were evaluated"""
+    search: Certificate
+    """of all layers together; equal layers are searched once and counted each time"""
+    runners_up: Mapping[str, tuple[RunnerUp, ...]] = field(repr=False)
+    """of each layer, the next best mappings that were evaluated"""
     cached_weight_bytes: float
     """weights that stay on chip from one inference to the next [byte]"""
     warnings: tuple[Note, ...]
@@ -235,7 +244,7 @@ class Result:
                 "parameters": network.parameters,
                 "cached_weight_bytes": self.cached_weight_bytes,
             },
-            "search": {"mapspace": self.mapspace, "evaluated": self.evaluated},
+            "search": _certificate(self.search),
             "notes": [asdict(note) for note in self.warnings],
             "layers": [asdict(row) for row in self.layer_rows],
             "accesses": [asdict(row) for row in self.access_rows],
@@ -313,6 +322,13 @@ class Result:
             f"<p><b>{html.escape(repr(self)[1:-1])}</b></p>"
             f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
         )
+
+
+def _certificate(search: Certificate) -> dict[str, Any]:
+    """What a file says of the search: all but the time, so that the same run gives the same bytes."""
+    return {
+        each.name: getattr(search, each.name) for each in fields(search) if each.name != "seconds"
+    }
 
 
 def _frame(rows: Sequence[object], kind: type) -> pd.DataFrame:

@@ -16,17 +16,17 @@ from energysim.mapping import (
     machine_rules,
     read_loops,
     write_line,
-    write_loops,
+    write_nest,
 )
+from energysim.mapper.goal import Certificate, Objective, Options
 from energysim.network import Layer, Network
-from energysim.result import AccessRow, LayerRow, Result
+from energysim.result import AccessRow, LayerRow, Result, RunnerUp
 from energysim.sparsity import FORMATS
 from energysim.units import BITS_PER_BYTE
 
 if TYPE_CHECKING:
     from energysim.mapper.dataflows import Dataflow
     from energysim.mapper.residency import Plan
-    from energysim.mapper.search import Objective
     from energysim.model.capacity import Occupancy
     from energysim.model.sparse import WeightStore
     from energysim.price import Job
@@ -48,6 +48,7 @@ class _Options:
     batch: int
     residency: bool
     weight_format: str
+    search: Options
 
 
 def simulate(
@@ -60,6 +61,9 @@ def simulate(
     residency: bool | None = None,
     mapping: MappingFile | None = None,
     weight_format: str | None = None,
+    perfect: bool = False,
+    uneven: bool = True,
+    budget_s: float | None = None,
     where: Callable[[tuple[str | int, ...]], str] | None = None,
     progress: Progress | None = None,
 ) -> Result:
@@ -81,6 +85,12 @@ def simulate(
         Loop nests for some layers; the others are searched.
     weight_format : str, optional
         Storage format of weights, instead of the smallest that the hardware can decode.
+    perfect : bool
+        Search only trip counts that divide.
+    uneven : bool
+        Tensors of one level may have tiles that are changed at different loops.
+    budget_s : float, optional
+        Stop the search of the layers together after this long, with what it has found [s].
     where : callable, optional
         From a place in the mapping to ``file:line:column``, for messages.
     progress : callable, optional
@@ -104,9 +114,8 @@ def simulate(
     >>> r.total_macs, r.total_effective_macs
     (313201664, 161813504)
     """
-    from energysim.mapper.dataflows import get_dataflow
+    from energysim.mapper.dataflows import of_machine, with_dataflow
     from energysim.mapper.residency import nothing_stays, plan
-    from energysim.mapper.search import Objective
     from energysim.price import Job
 
     if not isinstance(network, Network) or not isinstance(hardware, Hardware):
@@ -124,11 +133,9 @@ def simulate(
             f"no objective named '{objective}'.{did_you_mean(objective, list(Objective))}\n"
             f"  known: {known}"
         )
-    asked, flow = hardware, get_dataflow(dataflow or hardware.dataflow)
-    if flow.name != hardware.dataflow:
-        # `unroll` of the file belongs to its own dataflow
-        array = hardware.array.model_copy(update={"unroll": {}})
-        hardware = hardware.model_copy(update={"array": array})
+    asked = hardware
+    hardware = with_dataflow(hardware, dataflow)
+    flow = of_machine(hardware)
     stays = hardware.residency if residency is None else residency
     options = _Options(
         hardware,
@@ -139,6 +146,7 @@ def simulate(
         batch,
         stays,
         weight_format or "auto",
+        Options(perfect=perfect, uneven=uneven, budget_s=budget_s),
     )
     _check_names(network, mapping, options.where)
     shapes = [_with_batch(layer.shape, batch) for layer in network.layers]
@@ -234,8 +242,8 @@ class _Cost:
     layer: LayerRow
     accesses: tuple[AccessRow, ...]
     loops: tuple[LevelLoops, ...]
-    mapspace: int
-    evaluated: int
+    certificate: Certificate
+    others: tuple[RunnerUp, ...] = ()
 
 
 def _cost_all(
@@ -290,7 +298,7 @@ def _cost(job: Job, options: _Options) -> _Cost:
     hardware, has_weights = machine_of(job.layer, options.hardware), job.layer.has_weights
     rules = machine_rules(hardware, has_weights=has_weights)
     given = options.mapping.layers.get(job.layer.name) if options.mapping else None
-    mapspace = evaluated = 1
+    certificate, others = Certificate(), ()
     if given is not None:
         prefix = ("layers", job.layer.name)
         nest, trips = read_loops(
@@ -313,11 +321,16 @@ def _cost(job: Job, options: _Options) -> _Cost:
                 options.objective,
                 static_pj_per_cycle(hardware),
                 arithmetic_pj(job, hardware),
+                options.search,
             )
         )
-        nest, trips = found.nest, found.trips
-        loops = write_loops(hardware, found.segments, trips)
-        mapspace, evaluated = found.mapspace, found.feasible
+        nest, trips = found.best.nest, found.best.trips
+        loops = write_nest(hardware, nest, trips)
+        certificate = found.certificate
+        others = tuple(
+            RunnerUp(write_nest(hardware, other.nest, other.trips), other.measure)
+            for other in found.others
+        )
     try:
         counts = count(job.shape, nest, np.array([trips], dtype=np.int64), rules)
     except ValueError as error:
@@ -327,7 +340,7 @@ def _cost(job: Job, options: _Options) -> _Cost:
         if room.excess_bits > 0:
             _refuse(job, options, room, mapped=given is not None)
     row, accesses = price_layer(job, hardware, nest, counts, write_line(loops))
-    return _Cost(row, accesses, loops, mapspace, evaluated)
+    return _Cost(row, accesses, loops, certificate, others)
 
 
 def _refuse(job: Job, options: _Options, room: Occupancy, *, mapped: bool) -> None:
@@ -373,8 +386,8 @@ def _result(
             replace(row, network=network.name) for cost in costs for row in cost.accesses
         ),
         mappings={cost.layer.layer: cost.loops for cost in costs},
-        mapspace=sum(cost.mapspace for cost in costs),
-        evaluated=sum(cost.evaluated for cost in costs),
+        search=sum((cost.certificate for cost in costs[1:]), start=costs[0].certificate),
+        runners_up={cost.layer.layer: cost.others for cost in costs},
         cached_weight_bytes=kept.cached_weight_bits / BITS_PER_BYTE,
         warnings=(),
         weight_format=options.weight_format,

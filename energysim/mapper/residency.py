@@ -9,8 +9,7 @@ import numpy as np
 
 from energysim.axes import Dim, Shape, Tensor
 from energysim.hardware import Hardware
-from energysim.mapper.dataflows import Dataflow
-from energysim.mapper.space import make_template
+from energysim.mapper.dataflows import Dataflow, unrollings
 from energysim.model.capacity import Residency
 from energysim.model.sparse import WeightStore
 from energysim.network import Network
@@ -193,10 +192,9 @@ def _pass_bits(
     level = hardware.levels[1]
     fan = dict.fromkeys(Dim, 1)
     if store is not None:
-        template = make_template(hardware, shape, dataflow, has_weights=True)
-        for row in template.spatial:
-            for dim, _, trips in row:
-                fan[dim] *= trips
+        first = unrollings(hardware, dict(zip(Dim, shape.dims, strict=True)), dataflow)[0]
+        for dim, _, size in first:
+            fan[dim] *= size
     filters, channels = min(shape[Dim.K], fan[Dim.K]), min(shape[Dim.C], fan[Dim.C])
     copies = 2 if level.double_buffered else 1
     rows = (shape[Dim.R] - 1) * shape.dilation[0] + 1

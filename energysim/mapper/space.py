@@ -1,357 +1,365 @@
-"""The mapspace of a layer: one nest per loop order, and the choices of trip counts of each dim.
+"""The mapspace of a layer: which loop nests there are to choose from.
 
-Between DRAM and the outermost on-chip memory every distinct tile size and every loop order that can
-differ in cost is a candidate; kernel taps are not cut there. Inside that memory the dataflow's rule
-decides: each inner level, from the innermost outwards, takes as much of the dataflow's loops as it
-can hold, once for the whole layer; smaller tiles use the same loops with smaller trip counts.
+A nest is a sequence of temporal loops, and every (level, tensor) pair has a *cut* in it: the tile
+is what the loops inside the cut touch (:mod:`energysim.mapping`). Seen from outside, a mapping takes
+the cuts one after the other. In front of each cut stands a *block* of loops, and only loops that
+cut the new tile smaller need to stand there:
+
+**A loop over a dim that the tensor does not use may always be moved behind its cut.** The tile
+stays the same, it is fetched less often, and no other cut sees a difference but that the loop may
+now be merged with a later one over the same dim, which never makes more pieces. So blocks hold
+relevant dims only (:class:`Step`), whatever the order of cuts (:class:`Path`).
+
+Along a dim a mapping is a descending chain of tile sizes. With ceil(ceil(E / a) / b) =
+ceil(E / ab), the size of a piece depends on nothing but the product of the trip counts outside it,
+so every dim has one list of products that differ in any level's tile size (:class:`Ladder`), and a
+tile is a point of the grid of all ladders.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from itertools import combinations, permutations
+from functools import cached_property
+from itertools import combinations, product
+from math import prod
 
 import numpy as np
 
 from energysim.axes import RELEVANT, Dim, Shape, Tensor
-from energysim.errors import DoesNotFitError
 from energysim.hardware import Hardware
-from energysim.mapper.dataflows import Dataflow
-from energysim.mapping import Nest, Segment, build_nest, held_tensors
-from energysim.model.counts import GROUPS, own_loops
+from energysim.mapper.dataflows import Dataflow, Fan, instances, unrollings
+from energysim.mapping import Loop, Nest, held_tensors
 from energysim.model.tables import Ints
-from energysim.units import BITS_PER_BYTE
 
-INNER = 2
-"""The first level within the outermost on-chip memory (level 1)."""
+TAPS = (Dim.R, Dim.S)
+REACH = {Dim.R: Dim.P, Dim.S: Dim.Q}
+"""The output dim that shares a window with each kernel dim."""
 
-KERNEL = (Dim.R, Dim.S)
-"""Dims that are not cut between DRAM and the outermost on-chip memory."""
+STILL = (Dim.N, Dim.G, Dim.C)
+"""Dims whose loops bring wholly new inputs: outermost in a block (:func:`orders`)."""
+
+
+# -- one dim ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
-class Template:
-    """Loops inside the outermost on-chip memory, with the largest trip count of each.
+class Ladder:
+    """Products of trip counts over one dim that differ in the tile size of any level, ascending."""
 
-    ``temporal[level]`` and ``spatial[level]`` are outermost first; the caps of level 1 are open
-    (None): its loops do whatever is left of a tile.
-    """
+    extent: int
+    trips: Ints
+    """of the temporal loops outside a cut; the last one leaves a single step"""
+    fans: tuple[int, ...]
+    """instances along the dim, for each level and (last) the MACs"""
+    reach: tuple[Ints, ...]
+    """for each product, the places in ``trips`` that further loops lead to, itself included"""
+    ways: Ints
+    """number of chains of two products, ``(U, U)``: 1 where the second can follow the first"""
 
-    shape: Shape
-    axes: tuple[frozenset[int], ...]
-    holds: tuple[frozenset[Tensor], ...]
-    temporal: tuple[tuple[tuple[Dim, int | None], ...], ...]
-    spatial: tuple[tuple[tuple[Dim, int, int], ...], ...]
-    """(dim, array axis, cap)"""
-    buffer: int = 1
-    """the level whose tiles are searched: the outermost on-chip one that the layer uses"""
+    @classmethod
+    def of(cls, extent: int, fans: Sequence[int], *, perfect: bool, beyond: bool) -> Ladder:
+        """List the products of a dim.
 
-    def nest(self, order: tuple[Dim, ...]) -> Nest:
-        """The nest with DRAM loops in this order, outermost first."""
-        return build_nest(self.axes, self.holds, self.segments(order))
-
-    def segments(self, order: tuple[Dim, ...]) -> list[Segment]:
-        """Loops of every level with DRAM loops in this order."""
-        temporal = (order, *(tuple(dim for dim, _ in row) for row in self.temporal[1:]))
-        spatial = (tuple((dim, axis) for dim, axis, _ in fan) for fan in self.spatial)
-        return list(zip(temporal, spatial, strict=True))
-
-    def choices(self, nest: Nest) -> list[Ints]:
-        """Trip counts of every group of dims, one row a tile size, fewest DRAM trips first."""
-        return [self._group_choices(nest, group) for group in range(len(GROUPS))]
-
-    def _group_choices(self, nest: Nest, group: int) -> Ints:
-        own = own_loops(nest, group)
-        parts = []
-        for dim in GROUPS[group]:
-            cut = any(nest.loops[i].dim is dim and i < self._dram_loops(nest) for i in own)
-            trips = distinct_trips(self.shape[dim]) if cut else np.array([1])
-            parts.append(self._distribute(dim, trips, cut=cut))
-        # rows of both dims of a window, each loop in its own column
-        rows = np.array(np.meshgrid(*(range(len(part)) for part in parts), indexing="ij"))
-        picks = rows.reshape(len(parts), -1)
-        columns = np.empty((picks.shape[1], len(own)), dtype=np.int64)
-        taken = dict.fromkeys(GROUPS[group], 0)
-        for column, position in enumerate(own):
-            dim = nest.loops[position].dim
-            which = GROUPS[group].index(dim)
-            columns[:, column] = parts[which][picks[which], taken[dim]]
-            taken[dim] += 1
-        return columns
-
-    def _dram_loops(self, nest: Nest) -> int:
-        rest = sum(map(len, self.temporal[1:])) + sum(map(len, self.spatial))
-        return len(nest.loops) - rest
-
-    def _distribute(self, dim: Dim, dram: Ints, *, cut: bool) -> Ints:
-        """Trip counts of all loops over one dim, for given DRAM trip counts.
-
-        Array axes are filled first, then the inner memories, then level 1 does the rest; each count
-        is the smallest that still covers the tile, so pieces are as even as can be.
+        Parameters
+        ----------
+        extent : int
+        fans : sequence of int
+            Instances along the dim at each level and at the MACs.
+        perfect : bool
+            Only trip counts that divide.
+        beyond : bool
+            Also pieces that are smaller than what the array takes at once.
         """
-        slots: list[tuple[bool, int | None]] = []
-        for temporal, spatial in zip(self.temporal, self.spatial, strict=True):
-            slots += [(False, cap) for each, cap in temporal if each is dim]
-            slots += [(True, cap) for each, _, cap in spatial if each is dim]
-        piece = -(-self.shape[dim] // dram)
-        columns = [dram] if cut else []
-        parallel, left = [], piece
-        for is_spatial, cap in slots:
-            if is_spatial and cap is not None:
-                parallel.append(np.minimum(cap, left))
-                left = -(-left // parallel[-1])
-        room = list(parallel)
-        for i, (is_spatial, cap) in enumerate(slots):
-            behind = np.ones_like(piece)
-            for other in room[1:] if is_spatial else room:
-                behind = behind * other
-            for later_spatial, later_cap in slots[i + 1 :]:
-                if not later_spatial and later_cap is not None:
-                    behind = behind * later_cap
-            if is_spatial:
-                wanted = room.pop(0)
-                size = -(-piece // wanted)
-                trip = -(-piece // size)
-            else:
-                trip = -(-piece // behind)
-                if cap is not None:
-                    trip = np.minimum(trip, cap)
-                size = -(-piece // trip)
-                trip = -(-piece // size)
-            columns.append(trip)
-            piece = size
-        return np.stack(columns, axis=1) if columns else np.empty((dram.size, 0), dtype=np.int64)
+        steps = -(-extent // fans[-1])
+        limit = extent if beyond else steps
+        every = np.arange(1, limit + 1)
+        if perfect:
+            every = every[(steps if not beyond else extent) % every == 0]
+        sizes = np.array([-(-extent // (every * fan)) for fan in sorted(set(fans))])
+        new = np.r_[True, np.any(sizes[:, 1:] != sizes[:, :-1], axis=0)]
+        trips = every[new]
+        reach, ways = [], np.zeros((trips.size, trips.size), dtype=np.int64)
+        for place, outer in enumerate(trips):
+            further = np.arange(1, limit // int(outer) + 2) * int(outer)
+            if perfect:
+                further = further[(further <= limit) & np.isin(further, trips)]
+            at = np.searchsorted(trips, further, side="right") - 1
+            reach.append(np.unique(at))
+            ways[place, reach[-1]] = 1
+        return cls(extent, trips, tuple(fans), tuple(reach), ways)
+
+    def sizes(self, level: int) -> Ints:
+        """Extent of the tile of one instance, for each product."""
+        return -(-self.extent // (self.trips * self.fans[level]))
+
+    def loop(self, outer: int, inner: int) -> int:
+        """Smallest trip count that leads from one place to another."""
+        low = -(-int(self.trips[inner]) // int(self.trips[outer]))
+        while int(np.searchsorted(self.trips, low * self.trips[outer], side="right")) - 1 < inner:
+            low += 1
+        return low
 
 
-def distinct_trips(extent: int) -> Ints:
-    """One trip count for every distinct tile size, ascending.
-
-    Examples
-    --------
-    >>> distinct_trips(10).tolist()
-    [1, 2, 3, 4, 5, 10]
-    """
-    sizes = np.unique(-(-extent // np.arange(1, extent + 1)))
-    return np.sort(-(-extent // sizes))
+# -- one way to use the machine --------------------------------------------------------------------
 
 
-# -- loop orders -----------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Arrangement:
+    """Who holds what and how the array is filled; the rest of a mapping is temporal loops."""
+
+    hardware: Hardware
+    shape: Shape
+    holds: tuple[frozenset[Tensor], ...]
+    fan: Fan
+    ladders: tuple[Ladder, ...]
+    latch: frozenset[Tensor]
+    resident: frozenset[Tensor]
+
+    @property
+    def macs(self) -> int:
+        """The index that stands for the MACs, one behind the innermost level."""
+        return len(self.holds)
+
+    @cached_property
+    def axes(self) -> tuple[frozenset[int], ...]:
+        """Array axes along which each level, and last the MACs, has instances of its own."""
+        every = frozenset(axis for _, axis, _ in self.fan)
+        own = [self.hardware.level_axes(level) for level in range(self.macs)]
+        return (*own, every.union(*own))
+
+    @cached_property
+    def cuts(self) -> tuple[tuple[int, ...], ...]:
+        """For each tensor the levels with a cut, outermost first (``macs`` for a latch)."""
+        return tuple(
+            tuple(level for level in range(1, self.macs) if tensor in self.holds[level])
+            + ((self.macs,) if tensor in self.latch else ())
+            for tensor in Tensor
+        )
+
+    def outer(self, tensor: Tensor, level: int) -> int:
+        """The next outer level that holds a tensor."""
+        return max(i for i in range(level) if tensor in self.holds[i])
+
+    def place(self, axis: int) -> int:
+        """The level behind whose loops an axis fans out."""
+        own = [level for level in range(self.macs) if axis in self.axes[level]]
+        return (min(own) if own else self.macs) - 1
 
 
-def stationarity(order: tuple[Dim, ...]) -> tuple[tuple[Dim, ...], ...]:
-    """What the cost of an order of DRAM loops depends on, if all run more than once.
-
-    For each tensor, the loops behind the last one that gives it a wholly new tile. Proof: a count
-    is T - sum over loops j of M_j (see :mod:`energysim.model.counts`). T knows no order. M_j is 0
-    if j, or a loop inside j, moves to another piece of a dim that indexes the tensor directly (all
-    its dims but P and Q of ``input``, whose windows overlap), since then no element is held. For
-    the other j an axis's factor depends only on whether its loop is inside j, at j or outside. All
-    loops inside the DRAM loops stand where they are in every order.
-    """
-    behind = []
-    for tensor in Tensor:
-        windows = {Dim.P, Dim.Q} if tensor is Tensor.INPUT else set()
-        renewing = RELEVANT[tensor] - windows
-        last = max((i for i, dim in enumerate(order) if dim in renewing), default=-1)
-        behind.append(order[last + 1 :])
-    return tuple(behind)
-
-
-@lru_cache(maxsize=64)
-def dram_orders(dims: tuple[Dim, ...]) -> tuple[tuple[Dim, ...], ...]:
-    """Loop orders such that every mapping costs the same as one with an order of this list.
-
-    A loop that runs once is as good as absent, so for every subset of ``dims`` each behaviour
-    (:func:`stationarity`) must be shown by some listed order with the other dims left out.
-    """
-    subsets = [
-        frozenset(subset) for size in range(len(dims), 0, -1) for subset in combinations(dims, size)
-    ]
-    shown: dict[frozenset[Dim], set[tuple[tuple[Dim, ...], ...]]] = {s: set() for s in subsets}
-    orders: list[tuple[Dim, ...]] = []
-    for subset in subsets:
-        rest = tuple(dim for dim in dims if dim not in subset)
-        for order in permutations(sorted(subset)):
-            if stationarity(order) in shown[subset]:
-                continue
-            orders.append(rest + order)
-            for other in subsets:
-                kept = tuple(dim for dim in orders[-1] if dim in other)
-                shown[other].add(stationarity(kept))
-    return tuple(orders) or ((),)
-
-
-# -- the dataflow's rule inside the chip -----------------------------------------------------------
-
-
-def make_template(
-    hardware: Hardware, shape: Shape, dataflow: Dataflow, *, has_weights: bool
-) -> Template:
-    """Place the loops inside the outermost on-chip memory by the dataflow's rule.
+def arrangements(
+    hardware: Hardware,
+    shape: Shape,
+    flow: Dataflow,
+    *,
+    has_weights: bool,
+    latch: frozenset[Tensor],
+    resident: frozenset[Tensor] = frozenset(),
+    perfect: bool = False,
+    beyond: bool = False,
+) -> list[Arrangement]:
+    """Every choice of bypass and unrolling.
 
     Parameters
     ----------
+    hardware, shape
+    flow : Dataflow
+        As :func:`energysim.mapper.dataflows.of_machine` gives it.
     has_weights : bool
-        A layer without weights runs on the vector unit, next to the outermost on-chip level that
-        holds its data.
-
-    Raises
-    ------
-    DoesNotFitError
-        If an inner level cannot hold a single element of each tensor.
+        A layer without weights runs on the vector unit: no unrolling, two levels.
+    latch, resident
+        Tensors that the MACs keep, and those that stay on chip whole.
+    perfect, beyond
+        As in :meth:`Ladder.of`.
     """
-    levels = len(hardware.levels)
-    axes = tuple(hardware.level_axes(level) for level in range(levels))
-    holds = held_tensors(hardware, has_weights=has_weights)
-    if not has_weights:
-        return _vector_template(hardware, shape, axes, holds)
-    spatial = _spread(hardware, shape, dataflow)
-    fan = {
-        dim: int(np.prod([cap for row in spatial for d, _, cap in row if d is dim], dtype=np.int64))
-        for dim in Dim
+    base = held_tensors(hardware, has_weights=has_weights)
+    if has_weights and not flow.local_reuse:
+        base = _outermost_only(base)
+    fans: list[Fan] = [()]
+    if has_weights:
+        extents = dict(zip(Dim, shape.dims, strict=True))
+        fans = unrollings(hardware, extents, flow, perfect=perfect)
+    found = []
+    for holds in _bypasses(hardware, base, has_weights=has_weights, resident=resident):
+        for fan in fans:
+            own = [hardware.level_axes(level) for level in range(len(holds))]
+            every = frozenset(range(len(hardware.axis_sizes)))
+            ladders = tuple(
+                Ladder.of(
+                    shape[dim],
+                    [instances(fan, dim, axes) for axes in (*own, every)],
+                    perfect=perfect,
+                    beyond=beyond,
+                )
+                for dim in Dim
+            )
+            found.append(Arrangement(hardware, shape, holds, fan, ladders, latch, resident))
+    return found
+
+
+def _outermost_only(holds: Sequence[frozenset[Tensor]]) -> tuple[frozenset[Tensor], ...]:
+    first = {
+        tensor: next((i for i, held in enumerate(holds) if i and tensor in held), 0)
+        for tensor in Tensor
     }
-    inner = _Inner(hardware, shape, spatial)
-    inner.reserve(dim for dim in dataflow.inner if dim in dataflow.whole)
-    temporal: list[list[tuple[Dim, int | None]]] = [[] for _ in range(levels)]
-    segment = levels - 1
-    for dim in dataflow.inner:
-        need = -(-shape[dim] // fan[dim])
-        if need == 1:
-            continue
-        while segment >= INNER:
-            size = inner.largest(dim, need, range(INNER, segment + 1))
-            if size > 1:
-                temporal[segment].insert(0, (dim, size))
-                inner.take(dim, size, segment)
-                break
-            if segment == INNER or inner.largest(dim, need, range(INNER, segment)) == 1:
-                break
-            segment -= 1
-    temporal[1] = [(dim, None) for dim in reversed(dataflow.order) if shape[dim] > 1]
-    return Template(
-        shape, axes, holds, tuple(tuple(row) for row in temporal), tuple(map(tuple, spatial))
+    return tuple(
+        frozenset(tensor for tensor in held if i in {0, first[tensor]})
+        for i, held in enumerate(holds)
     )
 
 
-def _vector_template(
+def _bypasses(
     hardware: Hardware,
-    shape: Shape,
-    axes: tuple[frozenset[int], ...],
-    holds: tuple[frozenset[Tensor], ...],
-) -> Template:
-    inner = [
-        level for tensor in (Tensor.INPUT, Tensor.OUTPUT) for level in hardware.holders(tensor)[1:2]
-    ]
-    buffer = min(inner, default=1)
-    order = (Dim.N, Dim.G, Dim.K, Dim.P, Dim.Q, Dim.C, Dim.R, Dim.S)
-    loops = tuple((dim, None) for dim in order if shape[dim] > 1)
-    temporal = tuple(loops if level == buffer else () for level in range(len(holds)))
-    return Template(shape, axes, holds, temporal, ((),) * len(holds), buffer)
+    base: Sequence[frozenset[Tensor]],
+    *,
+    has_weights: bool,
+    resident: frozenset[Tensor],
+) -> Iterator[tuple[frozenset[Tensor], ...]]:
+    """Every choice of tensors that pass levels by; first the one in which none does."""
+    options = []
+    for level, held in enumerate(base):
+        free = hardware.levels[level].optional & held if has_weights else frozenset[Tensor]()
+        if level == 1:
+            free -= resident
+        options.append(
+            [held - set(gone) for size in range(len(free) + 1) for gone in combinations(sorted(free), size)]
+        )  # fmt: skip
+    yield from product(*options)
 
 
-def _spread(
-    hardware: Hardware, shape: Shape, dataflow: Dataflow
-) -> list[list[tuple[Dim, int, int]]]:
-    """Spatial loops of each level: dims fill their axis in turn, each with what room is left."""
-    rows: list[list[tuple[Dim, int, int]]] = [[] for _ in hardware.levels]
-    left = dict(zip(Dim, shape.dims, strict=True))
-    for axis, (name, size) in enumerate(hardware.array.axes.items()):
-        own = [i for i in range(len(rows)) if axis in hardware.level_axes(i)]
-        level = (min(own) if own else len(rows)) - 1
-        room = size
-        named = hardware.unroll_dims(name)
-        default = dataflow.unroll[axis] if axis < len(dataflow.unroll) else ()
-        for dim in default if named is None else named:
-            trips = min(room, left[dim])
-            if trips > 1:
-                rows[level].append((dim, axis, trips))
-                left[dim] = -(-left[dim] // trips)
-                room //= trips
-    return rows
+# -- in which order the cuts come ------------------------------------------------------------------
+
+Stage = tuple[int, int, int]
+"""How many cuts of each tensor have been taken."""
 
 
-class _Inner:
-    """Tile extents in the levels within the outermost on-chip memory, and what these can hold."""
+@dataclass(frozen=True, slots=True)
+class Step:
+    """The next cut (in an even mapping also several of one level), and the loops before it."""
 
-    def __init__(
-        self, hardware: Hardware, shape: Shape, spatial: list[list[tuple[Dim, int, int]]]
-    ) -> None:
-        self.hardware, self.shape = hardware, shape
-        self.sizes = [dict.fromkeys(Dim, 1) for _ in hardware.levels]
-        for level in range(INNER, len(hardware.levels)):
-            own = hardware.level_axes(level)
-            for row in spatial:
-                for dim, axis, trips in row:
-                    if axis not in own:
-                        self.sizes[level][dim] *= trips
-            missing = self._missing_bits(level, self.sizes[level])
-            if missing > 0:
-                name = hardware.levels[level].name
-                raise DoesNotFitError(
-                    f"level {name} cannot hold one element of each tensor that it keeps: "
-                    f"{-(-missing // BITS_PER_BYTE)} bytes are missing"
-                )
-        self.reserved: dict[Dim, int] = {}
-
-    def reserve(self, dims: Iterable[Dim]) -> None:
-        for dim in dims:
-            if self.largest(dim, self.shape[dim], range(INNER, len(self.sizes))) == self.shape[dim]:
-                self.reserved[dim] = self.shape[dim]
-
-    def take(self, dim: Dim, size: int, segment: int) -> None:
-        self.reserved.pop(dim, None)
-        for level in range(INNER, segment + 1):
-            self.sizes[level][dim] *= size
-
-    def largest(self, dim: Dim, need: int, levels: range) -> int:
-        """Largest trip count up to ``need`` that all the levels can hold (1 if none)."""
-        low, high = 1, need
-        while low < high:
-            middle = (low + high + 1) // 2
-            if all(self._fits(level, dim, middle) for level in levels):
-                low = middle
-            else:
-                high = middle - 1
-        return low
-
-    def _fits(self, level: int, dim: Dim, trips: int) -> bool:
-        sizes = dict(self.sizes[level])
-        for other, size in self.reserved.items():
-            if other is not dim:
-                sizes[other] *= size
-        sizes[dim] *= trips
-        return self._missing_bits(level, sizes) <= 0
-
-    def _missing_bits(self, level: int, sizes: dict[Dim, int]) -> int:
-        memory = self.hardware.levels[level]
-        capacity = memory.capacity_bits()
-        copies = 2 if memory.double_buffered else 1
-        needed = {
-            tensor: copies * _nominal_elements(self.shape, sizes, tensor) * width
-            for tensor, width in _widths(self.hardware).items()
-            if tensor in memory.tensors
-        }
-        if isinstance(capacity, dict):
-            return max(needed[tensor] - room for tensor, room in capacity.items())
-        return sum(needed.values()) - (capacity or 0)
+    tensors: tuple[Tensor, ...]
+    level: int
+    dims: tuple[Dim, ...]
+    """over which loops may stand in front of it"""
+    after: Stage
 
 
-def _widths(hardware: Hardware) -> dict[Tensor, int]:
-    bits = hardware.bits
-    return {Tensor.WEIGHT: bits.weight, Tensor.INPUT: bits.input, Tensor.OUTPUT: bits.psum}
+def steps(here: Arrangement, flow: Dataflow, stage: Stage, *, uneven: bool) -> list[Step]:
+    """What can come next.
+
+    Parameters
+    ----------
+    here : Arrangement
+    flow : Dataflow
+    stage : Stage
+    uneven : bool
+        True: any tensor's next cut. False: the tensors of a level share their cut and levels come
+        in file order; of such a level one tensor goes first, because the loops that it does not
+        depend on may stand innermost in the block, where they leave its tile as it is.
+    """
+    left = [own[taken:] for own, taken in zip(here.cuts, stage, strict=True)]
+    if not any(left):
+        return []
+    waiting = [tensor for tensor in Tensor if left[tensor]]
+    pinned = [t for t in waiting if t in here.resident and stage[t] == 0]
+    if pinned:  # it is on chip whole before any loop runs
+        return [_step(here, flow, stage, pinned[:1], left[pinned[0]][0])]
+    if uneven:
+        return [_step(here, flow, stage, [tensor], left[tensor][0]) for tensor in waiting]
+    level = min(left[tensor][0] for tensor in waiting)
+    group = [tensor for tensor in waiting if left[tensor][0] == level]
+    if level == here.macs:
+        return [_step(here, flow, stage, [tensor], level) for tensor in group]
+    members = [tensor for tensor in here.holds[level] if level in here.cuts[tensor]]
+    fresh = [tensor for tensor in members if tensor not in here.resident or level > 1]
+    if len(group) < len(fresh):
+        first = [tensor for tensor in fresh if tensor not in group]
+        return [_step(here, flow, stage, group, level, without=RELEVANT[first[0]])]
+    return [_step(here, flow, stage, [tensor], level) for tensor in group]
 
 
-def _nominal_elements(shape: Shape, sizes: dict[Dim, int], tensor: Tensor) -> int:
-    """Elements of a full tile away from the borders."""
-    total = 1
-    for dim in RELEVANT[tensor] - (
-        {Dim.P, Dim.Q, Dim.R, Dim.S} if tensor is Tensor.INPUT else set()
-    ):
-        total *= sizes[dim]
-    if tensor is Tensor.INPUT:
-        for along, (out, tap) in enumerate(((Dim.P, Dim.R), (Dim.Q, Dim.S))):
-            reach = (sizes[out] - 1) * shape.stride[along]
-            total *= reach + (sizes[tap] - 1) * shape.dilation[along] + 1
-    return total
+def _step(
+    here: Arrangement,
+    flow: Dataflow,
+    stage: Stage,
+    tensors: Sequence[Tensor],
+    level: int,
+    *,
+    without: frozenset[Dim] = frozenset(),
+) -> Step:
+    after = tuple(taken + (tensor in tensors) for tensor, taken in zip(Tensor, stage, strict=True))
+    dims = frozenset[Dim]().union(*(RELEVANT[tensor] for tensor in tensors)) - flow.whole - without
+    if level == 1 and set(tensors) <= here.resident:
+        dims = frozenset()
+    dims -= _kept_together(here, stage)
+    still = flow.stationary
+    if still is not None:
+        own = sum(cut < here.macs for cut in here.cuts[still])
+        if 0 < stage[still] < own:
+            dims &= RELEVANT[still]
+    return Step(tuple(tensors), level, tuple(sorted(dims)), (after[0], after[1], after[2]))
+
+
+def _kept_together(here: Arrangement, stage: Stage) -> frozenset[Dim]:
+    """Dims that must not be cut now, for the tiles of outer levels to stay in one piece.
+
+    Once the instances along an axis have split a dim between them, cutting it further gives each a
+    part of its own piece, and together they work on scattered parts.
+    """
+    taken = [level for cuts, done in zip(here.cuts, stage, strict=True) for level in cuts[:done]]
+    left = [level for cuts, done in zip(here.cuts, stage, strict=True) for level in cuts[done:]]
+    scattered = set[Dim]()
+    for dim, axis, _ in here.fan:
+        place = here.place(axis)
+        if any(place < level < here.macs for level in taken) and any(level <= place for level in left):
+            scattered.add(dim)
+    return frozenset(scattered)
+
+
+Path = tuple[Step, ...]
+
+
+def paths(here: Arrangement, flow: Dataflow, *, uneven: bool) -> Iterator[Path]:
+    """Every order of the cuts."""
+
+    def follow(stage: Stage, before: Path) -> Iterator[Path]:
+        following = steps(here, flow, stage, uneven=uneven)
+        if not following:
+            yield before
+        for step in following:
+            yield from follow(step.after, (*before, step))
+
+    yield from follow((0, 0, 0), ())
+
+
+def size_of(here: Arrangement, flow: Dataflow, *, uneven: bool) -> int:
+    """Mappings in an arrangement: orders of cuts times chains of tile sizes.
+
+    Loop orders inside a block are counted apart, see :func:`orders`.
+    """
+    final = [ladder.ways[:, -1] for ladder in here.ladders]
+    known: dict[tuple[Dim, int], list[int]] = {}
+
+    def chains(dim: Dim, cuts: int) -> int:
+        """Chains from the whole dim over ``cuts`` places to a single step."""
+        ways = known.setdefault((dim, 0), [int(each) for each in final[dim]])
+        for used in range(1, cuts + 1):
+            if (dim, used) not in known:
+                reach = here.ladders[dim].reach
+                known[dim, used] = [sum(ways[j] for j in reach[i]) for i in range(len(ways))]
+            ways = known[dim, used]
+        return ways[0]
+
+    total: dict[tuple[Stage, tuple[int, ...]], int] = {((0, 0, 0), (0,) * len(Dim)): 1}
+    size = 0
+    while total:
+        ahead: dict[tuple[Stage, tuple[int, ...]], int] = {}
+        for (stage, cuts), many in total.items():
+            following = steps(here, flow, stage, uneven=uneven)
+            if not following:
+                size += many * prod(chains(dim, cuts[dim]) for dim in Dim)
+            for step in following:
+                more = tuple(used + (dim in step.dims) for dim, used in zip(Dim, cuts, strict=True))
+                ahead[step.after, more] = ahead.get((step.after, more), 0) + many
+        total = ahead
+    return size

@@ -246,14 +246,29 @@ def count(shape: Shape, nest: Nest, trips: Ints, rules: Rules | None = None) -> 
     >>> int(count(shape, nest, np.array([[4, 4, 3]]))(0, Tensor.INPUT, "read")[0])
     18
     """
-    trips = np.asarray(trips, dtype=np.int64)
+    choices, index = choices_of(nest, np.asarray(trips, dtype=np.int64))
+    return expand(shape, nest, choices, rules).at(index)
+
+
+def choices_of(nest: Nest, trips: Ints) -> tuple[list[Ints], Ints]:
+    """Distinct trip counts of each group in a batch, and which of them each mapping takes.
+
+    Parameters
+    ----------
+    nest : Nest
+    trips : int array, shape (B, loops)
+
+    Returns
+    -------
+    list of 6 int arrays ``(U_g, loops of the group)``, int array ``(B, 6)``
+    """
     choices, index = [], np.empty((trips.shape[0], len(GROUPS)), dtype=np.int64)
     for group, _ in enumerate(GROUPS):
         own = own_loops(nest, group)
         limits = [int(trips[:, loop].max(initial=0)) + 1 for loop in own]
         rows, index[:, group] = _compact(trips[:, own], limits)
         choices.append(rows)
-    return expand(shape, nest, choices, rules).at(index)
+    return choices, index
 
 
 def own_loops(nest: Nest, group: int) -> list[int]:
@@ -289,15 +304,15 @@ def expand_orders(
     *,
     ranks: Sequence[Sequence[int]],
 ) -> list[Expansion]:
-    """Tabulate a nest and reorderings of its outermost loops, which share all tables.
+    """Tabulate a nest and reorderings of its loops between the same cuts, which share all tables.
 
     Parameters
     ----------
     shape, nest, choices, rules
         As in :func:`expand`.
     ranks : sequence of sequence of int
-        For each order: the place of each loop of ``nest``. Only loops in front of all cuts but
-        those of the outermost level may change places, and no two of them of the same group.
+        For each order: the place of each loop of ``nest``. Only temporal loops between which no
+        cut stands may change places, and no two of them of the same group.
 
     Returns
     -------

@@ -83,10 +83,10 @@ def latency(
             instances = instances * used[axis]
         traffic = level_bits(tariff, level, value) + zero
         cycles.append(traffic / (memory.bandwidth_bits_per_cycle * instances))
-        (overlapped if _overlaps(hardware, nest, level) else added).append(cycles[-1])
+        (overlapped if overlaps(hardware, nest, level) else added).append(cycles[-1])
     exposed = zero
     width = hardware.levels[0].bandwidth_bits_per_cycle
-    if width is not None and _overlaps(hardware, nest, 0):
+    if width is not None and overlaps(hardware, nest, 0):
         exposed = _exposed_bits(nest, tariff, value) / width + zero
     total = np.maximum.reduce(overlapped) + sum(added) + exposed
     return Latency(compute, tuple(cycles), exposed, np.ceil(total))
@@ -106,7 +106,8 @@ def level_bits(
     return total
 
 
-def _overlaps(hardware: Hardware, nest: Nest, level: int) -> bool:
+def overlaps(hardware: Hardware, nest: Nest, level: int) -> bool:
+    """Whether a level's traffic hides behind the work of the others; DRAM's if what it fills does."""
     if level:
         return hardware.levels[level].double_buffered
     filled = {nest.holders(tensor)[1:2] for tensor in Tensor if nest.holders(tensor)}

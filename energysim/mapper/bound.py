@@ -1,0 +1,348 @@
+"""Lower bounds of what a cut costs, for all tiles at once.
+
+Every function gives, for each tile (a point of the grid of ladders), a number that no mapping with
+that tile can undercut, whatever the other loops do: tests compare them with exact counts of random
+mappings. They are exact where pieces divide evenly, and but for the overlap of input windows.
+
+A dim that ``weight`` or ``output`` does not use multiplies its traffic by the number of pieces, at
+least ceil(extent / size). Inputs are bounded along height and width by what the pieces touch
+together and what neighbouring pieces share (:func:`_window`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+from energysim.axes import REDUCTION, RELEVANT, Dim, Shape, Tensor
+from energysim.mapper.space import Arrangement
+from energysim.mapping import Rules
+from energysim.model.counts import Key
+from energysim.model.sparse import WeightStore
+from energysim.model.tables import Ints
+
+Floats = npt.NDArray[np.float64]
+
+Prices = Mapping[Key, float]
+"""Cost of one counted element: energy, bits or cycles, see :class:`energysim.model.energy.Tariff`."""
+
+
+def outer(vectors: Mapping[Dim, npt.NDArray[np.generic]]) -> Floats:
+    """Product of vectors along their dims' axes, length 1 along the other axes."""
+    product: Floats = np.ones((1,) * len(Dim))
+    for dim, vector in vectors.items():
+        shape = [1] * len(Dim)
+        shape[dim] = vector.size
+        product = product * vector.astype(np.float64).reshape(shape)
+    return product
+
+
+@dataclass(frozen=True, slots=True)
+class _Moves:
+    """Elements of one tensor that cross one boundary, as bounds over the grid of tiles."""
+
+    each: Floats
+    """summed over the instances of the inner level"""
+    union: Floats
+    """what the instances under one outer instance need together, summed over outer instances"""
+
+
+def cut_cost(
+    here: Arrangement, rules: Rules, tensor: Tensor, level: int, prices: Prices
+) -> Floats:
+    """Cost of what a cut moves, for every tile.
+
+    Parameters
+    ----------
+    here : Arrangement
+    rules : Rules
+    tensor : Tensor
+    level : int
+        Whose tile it is; ``here.macs`` for what the MACs read and update.
+    prices : mapping
+        Of every count.
+
+    Returns
+    -------
+    float array
+        One axis a dim, of length 1 where the dim makes no difference.
+    """
+    above = here.outer(tensor, level)
+    moves = _moves(here, rules, tensor, above, level)
+
+    def price(at: int, name: str) -> float:
+        return prices.get((at, tensor, name), 0.0)
+
+    if tensor is not Tensor.OUTPUT:
+        read = moves.union if rules.multicast else moves.each
+        cost = read * price(above, "read")
+        return cost + moves.each * (price(level, "fill") + price(above, "hop"))
+    first = _first_visits(here, above)
+    back = np.maximum(moves.union - first, 0.0)
+    if rules.reduce:
+        read, update = back, moves.union
+    else:
+        read, update = np.maximum(moves.each - first, 0.0), moves.each
+    cost = read * price(above, "read") + update * price(above, "update")
+    cost = cost + (back + moves.each) * price(above, "hop")
+    cost = cost + back * price(level, "fill") + moves.each * price(level, "drain")
+    if level < here.macs:
+        cost = cost + _complete(here, rules, above, level, prices)
+    return cost
+
+
+def _first_visits(here: Arrangement, above: int) -> float:
+    """At most so many elements arrive for the first time at an instance of the outer level."""
+    total = float(here.shape.elements(Tensor.OUTPUT))
+    for dim in REDUCTION:
+        total *= min(here.ladders[dim].fans[above], here.shape[dim])
+    return total
+
+
+def _complete(
+    here: Arrangement, rules: Rules, above: int, level: int, prices: Prices
+) -> float:
+    """What final outputs cost more (or less) than the partial sums they are counted as."""
+    whole = here.shape.elements(Tensor.OUTPUT)
+    cost = 0.0
+    for name, at, counted in (("update_complete", above, above if rules.reduce else level),
+                              ("drain_complete", level, level)):  # fmt: skip
+        price = prices.get((at, Tensor.OUTPUT, name), 0.0)
+        fans = [here.ladders[dim].fans[counted] for dim in REDUCTION]
+        alone = all(fan == 1 for fan in fans)
+        # Spread over several instances no sum is complete; a dim cut below the array's width may
+        # be on one instance all the same.
+        maybe = any(here.ladders[dim].trips[-1] * here.ladders[dim].fans[-1] >= 2 * here.shape[dim]
+                    for dim in REDUCTION)  # fmt: skip
+        if alone or (price < 0 and maybe):
+            cost += price * whole
+    return cost
+
+
+# -- elements that move ----------------------------------------------------------------------------
+
+
+def _moves(
+    here: Arrangement, rules: Rules, tensor: Tensor, above: int, level: int
+) -> _Moves:
+    keeps = level < here.macs or tensor in rules.latch
+    if tensor is Tensor.INPUT:
+        overlaps = keeps and level not in rules.refetch
+        return _Moves(
+            _input(here, rules, level, level, overlaps=overlaps),
+            _input(here, rules, above, level, overlaps=overlaps),
+        )
+    elements = here.shape.elements(tensor)
+    idle = [dim for dim in Dim if dim not in RELEVANT[tensor]]
+    each, union = (
+        elements * outer({dim: _pieces(here, dim, at) for dim in idle}) for at in (level, above)
+    )
+    return _Moves(each, union)
+
+
+def _pieces(here: Arrangement, dim: Dim, level: int) -> Ints:
+    """At least so many tiles along a dim, in time and over the instances of a level."""
+    return -(-here.shape[dim] // here.ladders[dim].sizes(level))
+
+
+def _input(
+    here: Arrangement, rules: Rules, seen: int, level: int, *, overlaps: bool
+) -> Floats:
+    shape = here.shape
+    rows = _window(here, rules, Dim.P, seen, level)
+    columns = _window(here, rules, Dim.Q, seen, level)
+    plane = rows.apart * columns.apart
+    if overlaps:
+        plane = np.minimum(rows.apart * columns.shared, rows.shared * columns.apart)
+    channels = shape[Dim.N] * shape[Dim.G] * shape[Dim.C]
+    return channels * outer({Dim.K: _pieces(here, Dim.K, seen)}) * plane
+
+
+@dataclass(frozen=True, slots=True)
+class _Window:
+    """Rows (or columns) of the input that the pieces of one pass over the plane load."""
+
+    apart: Floats
+    """if each piece loads all it needs"""
+    shared: Floats
+    """if each piece finds there what it shares with the one before"""
+
+
+def _window(here: Arrangement, rules: Rules, out: Dim, seen: int, level: int) -> _Window:
+    """Bound the rows loaded along one axis.
+
+    Sorted by their first row, pieces of full kernels touch together the union and, at each border
+    between two of them, at least what two neighbouring outputs share. A piece can find there at
+    most what its instance's window shares with any other of its pieces. Where taps are cut, a tile
+    is one row (:func:`window_rule`); then it is new but for the steps in which the taps start over,
+    if the first tap of an output meets the row of the last tap of the one before.
+    """
+    tap = Dim.R if out is Dim.P else Dim.S
+    along = 0 if out is Dim.P else 1
+    facts = _facts(here.shape, along, count_padding=rules.count_padding)
+    grid = (here.ladders[out].trips.size, here.ladders[tap].trips.size)
+    size_out, size_tap = here.ladders[out].sizes(seen)[:, None], here.ladders[tap].sizes(seen)
+    pieces = -(-here.shape[out] // size_out)
+    parts = -(-here.shape[tap] // size_tap)
+    apart = np.where(
+        size_tap >= here.shape[tap],
+        facts.touched + (pieces - 1) * facts.shared,
+        np.maximum(facts.touched, np.where(size_tap == 1, facts.singles, parts * facts.single)),
+    ).astype(np.float64)
+    stride, dilation = here.shape.stride[along], here.shape.dilation[along]
+    own = here.ladders[tap].sizes(level)
+    overlap = np.maximum((own - 1) * dilation + 1 - stride, 0)
+    fan = 1
+    for dim in (out, tap):
+        fan *= here.ladders[dim].fans[level] // here.ladders[dim].fans[seen]
+    cut_out, cut_tap = here.ladders[out].trips[:, None] > 1, here.ladders[tap].trips > 1
+    saved = np.where(cut_out, pieces * parts * overlap * fan, 0).astype(np.float64)
+    in_time = -(-here.shape[tap] // (own * here.ladders[tap].fans[level]))
+    again = (here.shape[tap] - 1) * dilation
+    meets = again >= stride if max(here.ladders[out].fans[level], here.ladders[tap].fans[level]) > 1 else again == stride
+    saved = np.where(cut_tap, apart / np.maximum(in_time, 1) * meets, saved)
+    shared = np.maximum(apart - saved, 0.0)
+    shape = [1] * len(Dim)
+    shape[out], shape[tap] = grid
+    return _Window(
+        np.broadcast_to(apart, grid).reshape(shape), np.broadcast_to(shared, grid).reshape(shape)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    touched: int
+    """rows that any output needs"""
+    single: int
+    """rows that one tap touches, at least"""
+    singles: int
+    """the same summed over the taps"""
+    shared: int
+    """rows that two neighbouring outputs share, at least"""
+
+
+@lru_cache(maxsize=512)
+def _facts(shape: Shape, along: int, *, count_padding: bool) -> _Facts:
+    out, tap = ((Dim.P, Dim.R), (Dim.Q, Dim.S))[along]
+    rows = np.add.outer(
+        np.arange(shape[out]) * shape.stride[along],
+        np.arange(shape[tap]) * shape.dilation[along] - shape.pad[along],
+    )
+    real = np.ones(rows.shape, dtype=np.bool_)
+    if not count_padding:
+        real = (rows >= 0) & (rows < shape.size[along])
+    touched = int(np.unique(rows[real]).size)
+    each = [int(np.unique(column[use]).size) for column, use in zip(rows.T, real.T, strict=True)]
+    shared = 0
+    if shape[out] > 1 and shape.dilation[along] == 1:
+        first, last = rows[:, 0], rows[:, -1]
+        if not count_padding:
+            first, last = np.maximum(first, 0), np.minimum(last, shape.size[along] - 1)
+        shared = max(int(np.min(last[:-1] - first[1:])) + 1, 0)
+    return _Facts(touched, min(each), sum(each), shared)
+
+
+# -- room that a tile takes ------------------------------------------------------------------------
+
+
+def window_rule(here: Arrangement) -> npt.NDArray[np.bool_]:
+    """Where an input tile may stand: taps are cut only around tiles of one output row (column)."""
+    allowed = np.ones((1,) * len(Dim), dtype=np.bool_)
+    for out, tap in ((Dim.P, Dim.R), (Dim.Q, Dim.S)):
+        rows, taps = here.ladders[out].trips, here.ladders[tap].trips
+        whole = (taps == 1)[None, :]
+        single = (np.arange(rows.size) == rows.size - 1)[:, None]
+        single = single & (np.arange(taps.size) == taps.size - 1)[None, :]
+        shape = [1] * len(Dim)
+        shape[out], shape[tap] = rows.size, taps.size
+        allowed = allowed & (whole | single).reshape(shape)
+    return allowed
+
+
+def tile_elements(here: Arrangement, rules: Rules, tensor: Tensor, level: int) -> Floats:
+    """At most the elements of the largest tile of one instance."""
+    windows = {Dim.P, Dim.Q, Dim.R, Dim.S} if tensor is Tensor.INPUT else set[Dim]()
+    dims = RELEVANT[tensor] - windows
+    size = outer({dim: here.ladders[dim].sizes(level) for dim in dims})
+    for along, (out, tap) in enumerate(((Dim.P, Dim.R), (Dim.Q, Dim.S))):
+        if tensor is Tensor.INPUT:
+            size = size * _first_window(here, rules, along, out, tap, level)
+    return size
+
+
+def _first_window(
+    here: Arrangement, rules: Rules, along: int, out: Dim, tap: Dim, level: int
+) -> Floats:
+    """Rows of the tile that holds the first output and the first tap."""
+    outs, taps = here.ladders[out].sizes(level)[:, None], here.ladders[tap].sizes(level)
+    stride, dilation = here.shape.stride[along], here.shape.dilation[along]
+    pad, size = here.shape.pad[along], here.shape.size[along]
+    reach = (outs - 1) * stride + (taps - 1) * dilation + 1
+    rows = reach if dilation == 1 else outs + taps - 1  # at least so many different sums
+    rows = np.where((taps < stride) & (dilation == 1), outs * taps, rows)
+    if not rules.count_padding:
+        below = np.maximum(reach - pad - size, 0)
+        rows = np.maximum(rows - np.minimum(pad, reach) - below, 0)
+    shape = [1] * len(Dim)
+    shape[out], shape[tap] = rows.shape
+    return rows.reshape(shape).astype(np.float64)
+
+
+def last_tile(here: Arrangement) -> Floats:
+    """At most the outputs of the last tile that goes outward: the whole dim, or one element."""
+    return outer(
+        {
+            dim: np.where(ladder.trips == 1, here.shape[dim], 1)
+            for dim, ladder in zip(Dim, here.ladders, strict=True)
+            if dim in RELEVANT[Tensor.OUTPUT]
+        }
+    )
+
+
+def constant(here: Arrangement, tensor: Tensor) -> npt.NDArray[np.bool_]:
+    """Where the tile of a tensor never changes."""
+    product = outer({dim: here.ladders[dim].trips == 1 for dim in RELEVANT[tensor]})
+    return product > 0
+
+
+def packed_bits(here: Arrangement, store: WeightStore, level: int) -> Floats:
+    """Room of the compressed weight tile, as ``capacity.occupancy`` counts it."""
+    sizes = {dim: here.ladders[dim].sizes(level) for dim in RELEVANT[Tensor.WEIGHT]}
+    shape = [sizes[dim].size if dim in sizes else 1 for dim in Dim]
+    bits = np.empty(shape)
+    for i, rows in enumerate(sizes[Dim.R]):
+        for j, columns in enumerate(sizes[Dim.S]):
+            pairs = store.tile_bits(here.shape, sizes[Dim.K], sizes[Dim.C], int(rows * columns))
+            block = np.multiply.outer(sizes[Dim.G], pairs)
+            bits[0, :, :, :, 0, 0, i, j] = block
+    return bits
+
+
+def folds(here: Arrangement, tensor: Tensor, level: int) -> Floats:
+    """At least so many tiles of an instance one after the other, over all dims."""
+    return outer(
+        {
+            dim: np.ceil(
+                here.shape[dim] / (ladder.sizes(level) * ladder.fans[level])
+            )
+            for dim, ladder in zip(Dim, here.ladders, strict=True)
+        }
+    )
+
+
+def busy(here: Arrangement) -> Sequence[int]:
+    """At least so many instances of each array axis have work."""
+    used = [1] * len(here.hardware.axis_sizes)
+    for position, (dim, axis, size) in enumerate(here.fan):
+        earlier = int(
+            np.prod([each for d, _, each in here.fan[:position] if d is dim], dtype=np.int64)
+        )
+        left = -(-here.shape[dim] // (here.ladders[dim].trips * earlier))
+        # loops further in may have made the pieces smaller already
+        some = np.minimum(left, size)
+        used[axis] *= int(np.min(-(-left // -(-left // some)))) if left.min() > 0 else 1
+    return used
