@@ -27,6 +27,9 @@ from energysim.model.tables import Ints
 
 Floats = npt.NDArray[np.float64]
 
+MIDDLE = 4
+"""With so many pieces one of full size touches no border."""
+
 Prices = Mapping[Key, float]
 """Cost of one counted element: energy, bits or cycles, see :class:`energysim.model.energy.Tariff`."""
 
@@ -52,7 +55,13 @@ class _Moves:
 
 
 def cut_cost(
-    here: Arrangement, rules: Rules, tensor: Tensor, level: int, prices: Prices
+    here: Arrangement,
+    rules: Rules,
+    tensor: Tensor,
+    level: int,
+    prices: Prices,
+    *,
+    taps_last: bool = False,
 ) -> Floats:
     """Cost of what a cut moves, for every tile.
 
@@ -65,6 +74,9 @@ def cut_cost(
         Whose tile it is; ``here.macs`` for what the MACs read and update.
     prices : mapping
         Of every count.
+    taps_last : bool
+        The block in front of the cut (of ``input``) has loops over kernel taps: they are its
+        innermost, so each step brings another row or column.
 
     Returns
     -------
@@ -72,9 +84,13 @@ def cut_cost(
         One axis a dim, of length 1 where the dim makes no difference.
     """
     above = here.outer(tensor, level)
-    moves = _moves(here, rules, tensor, above, level)
+    moves = _moves(here, rules, tensor, above, level, taps_last=taps_last)
+
+    fans_out = here.axes[level] != here.axes[above]
 
     def price(at: int, name: str) -> float:
+        if name == "hop" and not fans_out:
+            return 0.0
         return prices.get((at, tensor, name), 0.0)
 
     if tensor is not Tensor.OUTPUT:
@@ -99,8 +115,26 @@ def _first_visits(here: Arrangement, above: int) -> float:
     """At most so many elements arrive for the first time at an instance of the outer level."""
     total = float(here.shape.elements(Tensor.OUTPUT))
     for dim in REDUCTION:
-        total *= min(here.ladders[dim].fans[above], here.shape[dim])
+        total *= _most_used(here, dim, above)
     return total
+
+
+def _used(here: Arrangement, dim: Dim, size: int) -> Ints:
+    """Instances with work, of so many, for every product of trip counts that may stand outside."""
+    left = -(-here.shape[dim] // here.ladders[dim].trips)
+    some = np.minimum(left, size)
+    used: Ints = -(-left // -(-left // some))
+    return used
+
+
+def _most_used(here: Arrangement, dim: Dim, level: int) -> int:
+    """At most so many instances of a level work on different pieces of a dim."""
+    fan = here.ladders[dim].fans[level]
+    if fan == 1:
+        return 1
+    if sum(each is dim for each, _, _ in here.fan) > 1:
+        return min(fan, here.shape[dim])
+    return int(_used(here, dim, fan).max())
 
 
 def _complete(
@@ -127,14 +161,20 @@ def _complete(
 
 
 def _moves(
-    here: Arrangement, rules: Rules, tensor: Tensor, above: int, level: int
+    here: Arrangement,
+    rules: Rules,
+    tensor: Tensor,
+    above: int,
+    level: int,
+    *,
+    taps_last: bool = False,
 ) -> _Moves:
     keeps = level < here.macs or tensor in rules.latch
     if tensor is Tensor.INPUT:
         overlaps = keeps and level not in rules.refetch
         return _Moves(
-            _input(here, rules, level, level, overlaps=overlaps),
-            _input(here, rules, above, level, overlaps=overlaps),
+            _input(here, rules, level, level, overlaps=overlaps, taps_last=taps_last),
+            _input(here, rules, above, level, overlaps=overlaps, taps_last=taps_last),
         )
     elements = here.shape.elements(tensor)
     idle = [dim for dim in Dim if dim not in RELEVANT[tensor]]
@@ -150,16 +190,32 @@ def _pieces(here: Arrangement, dim: Dim, level: int) -> Ints:
 
 
 def _input(
-    here: Arrangement, rules: Rules, seen: int, level: int, *, overlaps: bool
+    here: Arrangement, rules: Rules, seen: int, level: int, *, overlaps: bool, taps_last: bool
 ) -> Floats:
     shape = here.shape
     rows = _window(here, rules, Dim.P, seen, level)
     columns = _window(here, rules, Dim.Q, seen, level)
     plane = rows.apart * columns.apart
     if overlaps:
-        plane = np.minimum(rows.apart * columns.shared, rows.shared * columns.apart)
+        by_column, by_row = rows.apart * columns.shared, rows.shared * columns.apart
+        plane = np.minimum(by_column, by_row)
+        if taps_last:
+            row_taps = outer({Dim.R: here.ladders[Dim.R].trips > 1}) > 0
+            column_taps = outer({Dim.S: here.ladders[Dim.S].trips > 1}) > 0
+            plane = np.where(column_taps, plane, np.where(row_taps, by_row, plane))
+            plane = np.where(row_taps, plane, np.where(column_taps, by_column, plane))
     channels = shape[Dim.N] * shape[Dim.G] * shape[Dim.C]
-    return channels * outer({Dim.K: _pieces(here, Dim.K, seen)}) * plane
+    least = rows.apart.min() * columns.apart.min()  # every element is loaded once at least
+    return channels * np.maximum(outer({Dim.K: _pieces(here, Dim.K, seen)}) * plane, least)
+
+
+@dataclass(frozen=True, slots=True)
+class _Grids:
+    apart: Floats
+    shared: Floats
+    pieces: Floats
+    sections: Floats
+    overlap: Floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +226,13 @@ class _Window:
     """if each piece loads all it needs"""
     shared: Floats
     """if each piece finds there what it shares with the one before"""
+    pieces: Floats
+    sections: Floats
+    """pieces of outputs alone"""
+    overlap: Floats
+    """what two pieces of an instance share at most, summed over instances of one outer one"""
+    grids: _Grids
+    """all of these as plain (outputs, taps) arrays"""
 
 
 def _window(here: Arrangement, rules: Rules, out: Dim, seen: int, level: int) -> _Window:
@@ -202,15 +265,181 @@ def _window(here: Arrangement, rules: Rules, out: Dim, seen: int, level: int) ->
     cut_out, cut_tap = here.ladders[out].trips[:, None] > 1, here.ladders[tap].trips > 1
     saved = np.where(cut_out, pieces * parts * overlap * fan, 0).astype(np.float64)
     in_time = -(-here.shape[tap] // (own * here.ladders[tap].fans[level]))
-    again = (here.shape[tap] - 1) * dilation
-    meets = again >= stride if max(here.ladders[out].fans[level], here.ladders[tap].fans[level]) > 1 else again == stride
+    meets = _taps_meet(here, out, tap, level, stride, dilation)
     saved = np.where(cut_tap, apart / np.maximum(in_time, 1) * meets, saved)
     shared = np.maximum(apart - saved, 0.0)
     shape = [1] * len(Dim)
     shape[out], shape[tap] = grid
-    return _Window(
-        np.broadcast_to(apart, grid).reshape(shape), np.broadcast_to(shared, grid).reshape(shape)
+
+    columns = (apart, shared, pieces * parts, pieces, overlap * fan)
+    grids = [np.broadcast_to(values, grid).astype(np.float64) for values in columns]
+    return _Window(*(values.reshape(shape) for values in grids), grids=_Grids(*grids))
+
+
+class FreshChannels:
+    """Cost of an input cut if loops over N, G or C stand in its own block, outside its windows.
+
+    Such a loop brings a wholly new tile, so pieces share rows only inside the tile that the block
+    began with: along the innermost window dim that tile is loaded once, along the other one piece
+    by piece. Where both dims start over, a corner may be found again.
+    """
+
+    def __init__(self, here: Arrangement, rules: Rules, level: int) -> None:
+        self.here, self.rules, self.level = here, rules, level
+        self.above = here.outer(Tensor.INPUT, level)
+        self.windows = {
+            (seen, out): _window(here, rules, out, seen, level)
+            for seen in (level, self.above)
+            for out in (Dim.P, Dim.Q)
+        }
+        shape = here.shape
+        self.channels = shape[Dim.N] * shape[Dim.G] * shape[Dim.C]
+        self.least = {
+            seen: self.windows[seen, Dim.P].apart.min() * self.windows[seen, Dim.Q].apart.min()
+            for seen in (level, self.above)
+        }
+        """of one pass: all of the plane"""
+        self.passes = {seen: _pieces(here, Dim.K, seen) for seen in (level, self.above)}
+
+    def elements(self, now: Sequence[int], lists: Sequence[Ints]) -> tuple[Floats, Floats]:
+        """Bound what moves, summed over instances, and together under each outer one.
+
+        Parameters
+        ----------
+        now : sequence of int
+            Place of the tile before the block.
+        lists : sequence of int array
+            Places of each dim behind it.
+
+        Returns
+        -------
+        float array, float array
+            One axis a dim, over ``lists``.
+        """
+        found = []
+        for seen in (self.level, self.above):
+            rows = _section(self.windows[seen, Dim.P], Dim.P, now, lists)
+            columns = _section(self.windows[seen, Dim.Q], Dim.Q, now, lists)
+            corners = rows.overlap * columns.overlap
+            plane = np.minimum(
+                rows.apart * columns.together
+                - (rows.pieces - rows.sections) * columns.sections * corners,
+                rows.together * columns.apart
+                - rows.sections * (columns.pieces - columns.sections) * corners,
+            )
+            least = self.least[seen]
+            passes = outer({Dim.K: self.passes[seen][lists[Dim.K]]})
+            found.append(self.channels * passes * np.maximum(plane, least))
+        return found[0], found[1]
+
+    def cost(self, prices: Prices, each: Floats, union: Floats) -> Floats:
+        """Price what :meth:`elements` found."""
+        read = prices.get((self.above, Tensor.INPUT, "read"), 0.0)
+        fill = prices.get((self.level, Tensor.INPUT, "fill"), 0.0)
+        if self.here.axes[self.level] != self.here.axes[self.above]:
+            fill += prices.get((self.above, Tensor.INPUT, "hop"), 0.0)
+        return (union if self.rules.multicast else each) * read + each * fill
+
+
+@dataclass(frozen=True, slots=True)
+class Fresh:
+    """As :class:`FreshChannels`, for every tile before and behind a block that cuts no taps.
+
+    ``rows_inside`` reads height (P) before the block and width (Q) behind it, ``columns_inside``
+    the other way round: the order in which the inner window dim is swept first.
+    """
+
+    rows_inside: Floats
+    columns_inside: Floats
+
+
+def fresh_cost(here: Arrangement, rules: Rules, level: int, prices: Prices) -> Fresh:
+    """Cost of an input cut whose block brings new channels, for all tiles at once."""
+    above = here.outer(Tensor.INPUT, level)
+    shape = here.shape
+    channels = shape[Dim.N] * shape[Dim.G] * shape[Dim.C]
+    read = prices.get((above, Tensor.INPUT, "read"), 0.0)
+    fill = prices.get((level, Tensor.INPUT, "fill"), 0.0)
+    if here.axes[level] != here.axes[above]:
+        fill += prices.get((above, Tensor.INPUT, "hop"), 0.0)
+    terms = ((level, fill), (above, read)) if rules.multicast else ((level, fill + read),)
+    found = [np.zeros((1,) * len(Dim)), np.zeros((1,) * len(Dim))]
+    for seen, price in terms:
+        rows = _window(here, rules, Dim.P, seen, level)
+        columns = _window(here, rules, Dim.Q, seen, level)
+        corner = rows.overlap * columns.overlap
+        passes = channels * price * outer({Dim.K: _pieces(here, Dim.K, seen)})
+        plane = rows.apart * columns.apart
+        least = rows.apart.min() * columns.apart.min()
+        for i, pieces in enumerate(
+            (rows.sections * (columns.pieces - 1), (rows.pieces - 1) * columns.sections)
+        ):
+            found[i] = found[i] + passes * np.maximum(plane - pieces * corner, least)
+    return Fresh(found[0], found[1])
+
+
+@dataclass(frozen=True, slots=True)
+class _Section:
+    """Rows of one axis of a block that begins with new channels; arrays ``(.., P, .., R, ..)``."""
+
+    apart: Floats
+    together: Floats
+    """if pieces of the tile before the block find what they share"""
+    pieces: Floats
+    sections: Floats
+    overlap: Floats
+    """rows that two pieces share, at most; 0 where the block does not cut the axis"""
+
+
+def _section(
+    window: _Window, out: Dim, now: Sequence[int], lists: Sequence[Ints]
+) -> _Section:
+    tap = Dim.R if out is Dim.P else Dim.S
+    outs, taps = lists[out], lists[tap]
+    at = [1] * len(Dim)
+    at[out], at[tap] = outs.size, taps.size
+    pick = (outs[:, None], taps[None, :])
+    grids = window.grids
+    apart, pieces = grids.apart[pick], grids.pieces[pick]
+    taps_cut = (taps != now[tap])[None, :]
+    cut = taps_cut | (outs != now[out])[:, None]
+    whole = grids.apart[now[out], now[tap]]
+    together = np.where(taps_cut, grids.shared[pick], whole)
+    overlap = np.where(cut, np.maximum(grids.overlap[pick], taps_cut), 0.0)
+    sections = np.where(taps_cut, pieces, grids.sections[now[out], now[tap]])
+    return _Section(
+        apart.reshape(at),
+        np.minimum(together, apart).reshape(at),
+        pieces.reshape(at),
+        np.broadcast_to(sections, apart.shape).reshape(at),
+        overlap.reshape(at),
     )
+
+
+def _taps_meet(
+    here: Arrangement, out: Dim, tap: Dim, level: int, stride: int, dilation: int
+) -> bool:
+    """Whether the first tap of an instance's next output can need the row of its last tap so far.
+
+    Outputs of an instance follow each other at a distance of 1, or, where the dim is spread over n
+    instances, of at least n from one round to the next.
+    """
+    again = (here.shape[tap] - 1) * dilation
+    if here.ladders[tap].fans[level] > 1:
+        return again >= stride
+    if again % stride:
+        return False
+    distance = again // stride
+    if here.ladders[out].fans[level] == 1:
+        return distance == 1
+    least = min(_least_used(here, out), here.ladders[out].fans[level])
+    return distance == 1 or (distance > 1 and least <= distance)
+
+
+def _least_used(here: Arrangement, dim: Dim) -> int:
+    """At least so many instances of the first axis that a dim is spread over have work."""
+    size = next(size for each, _, size in here.fan if each is dim)
+    return int(_used(here, dim, size).min())
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,14 +499,19 @@ def tile_elements(here: Arrangement, rules: Rules, tensor: Tensor, level: int) -
     size = outer({dim: here.ladders[dim].sizes(level) for dim in dims})
     for along, (out, tap) in enumerate(((Dim.P, Dim.R), (Dim.Q, Dim.S))):
         if tensor is Tensor.INPUT:
-            size = size * _first_window(here, rules, along, out, tap, level)
+            size = size * _largest_window(here, rules, along, out, tap, level)
     return size
 
 
-def _first_window(
+def _largest_window(
     here: Arrangement, rules: Rules, along: int, out: Dim, tap: Dim, level: int
 ) -> Floats:
-    """Rows of the tile that holds the first output and the first tap."""
+    """Rows of the largest tile: no less than those of the first, and of one inside the image.
+
+    With four pieces or more along a dim, some piece of full size is neither first nor last: a loop
+    of three trips or more has a full piece in its middle; after one of two trips the second half
+    begins with a full piece, and it ends there only if there are three pieces in all.
+    """
     outs, taps = here.ladders[out].sizes(level)[:, None], here.ladders[tap].sizes(level)
     stride, dilation = here.shape.stride[along], here.shape.dilation[along]
     pad, size = here.shape.pad[along], here.shape.size[along]
@@ -286,7 +520,11 @@ def _first_window(
     rows = np.where((taps < stride) & (dilation == 1), outs * taps, rows)
     if not rules.count_padding:
         below = np.maximum(reach - pad - size, 0)
-        rows = np.maximum(rows - np.minimum(pad, reach) - below, 0)
+        first = np.maximum(rows - np.minimum(pad, reach) - below, 0)
+        bottom = (here.shape[out] - 1) * stride + (here.shape[tap] - 1) * dilation + 1 - pad - size
+        lost = max(pad - stride, 0) + max(bottom - stride, 0)
+        middle = np.where(-(-here.shape[out] // outs) >= MIDDLE, np.maximum(rows - lost, 0), 0)
+        rows = np.maximum(first, middle)
     shape = [1] * len(Dim)
     shape[out], shape[tap] = rows.shape
     return rows.reshape(shape).astype(np.float64)

@@ -45,7 +45,7 @@ from energysim.mapper.space import (
 )
 from energysim.mapping import Loop, Nest, Rules
 from energysim.model.capacity import Residency, element_bits
-from energysim.model.counts import Counts, Key, choices_of, expand_orders
+from energysim.model.counts import Counts, Expansion, Key, choices_of, expand_orders
 from energysim.model.energy import Tariff, tariff
 from energysim.model.latency import latency, overlaps
 from energysim.model.sparse import WeightStore
@@ -460,6 +460,16 @@ class _Stream:
     """what outputs would take more if they were not complete [bit], shape (B,)"""
     at: int = 0
 
+    @property
+    def stage(self) -> Stage:
+        """Cuts taken."""
+        return self.path[-1].after if self.path else (0, 0, 0)
+
+    @property
+    def complete(self) -> bool:
+        """Whether all cuts are taken."""
+        return not self.tree.following[self.stage]
+
 
 class _Tree:
     """The mapspace of one arrangement with its bounds."""
@@ -477,6 +487,23 @@ class _Tree:
         for tensor in Tensor:
             for level in self.here.cuts[tensor]:
                 self.cost[tensor, level] = [model.cost(p, tensor, level) for p in self.parts]
+        self.plain = {
+            level: [
+                bound.cut_cost(self.here, goal.problem.rules, Tensor.INPUT, level, part.prices)
+                for part in self.parts
+            ]
+            for level in self.here.cuts[Tensor.INPUT]
+        }
+        self.tapped = {
+            level: [
+                bound.cut_cost(
+                    self.here, goal.problem.rules, Tensor.INPUT, level, part.prices, taps_last=True
+                )
+                for part in self.parts
+            ]
+            for level in self.here.cuts[Tensor.INPUT]
+        }
+        self.fresh: dict[int, bound.FreshChannels] = {}
         self._rooms()
         self.following: dict[Stage, list[Step]] = {}
         self.windows: dict[Stage, tuple[tuple[int, ...], tuple[int, ...]]] = {}
@@ -561,8 +588,11 @@ class _Tree:
         for step in self.following[stage]:
             if step.after not in self.tables:
                 continue
-            for table, ahead in zip(tables, self._ahead(step), strict=True):
-                self._lower(table, low, shape, step, ahead)
+            for part, (table, ahead) in enumerate(zip(tables, self._ahead(step), strict=True)):
+                if self._has_windows(step):
+                    self._lower_windows(table, low, shape, step, ahead, part)
+                else:
+                    self._lower(table, low, shape, step, ahead)
         return [_Table(low, table) for table in tables]
 
     def _ahead(self, step: Step) -> list[Floats]:
@@ -581,6 +611,58 @@ class _Tree:
             found.append(np.where(fits, total, np.inf))
         return found
 
+    def _has_windows(self, step: Step) -> bool:
+        """Whether a step loads input tiles that may find something again."""
+        if step.tensors != (Tensor.INPUT,) or step.level == self.here.macs:
+            return False
+        if step.level in self.goal.problem.rules.refetch or not set(STILL) & set(step.dims):
+            return False
+        return any(self.full[dim] > 1 for dim in (Dim.P, Dim.Q))
+
+    def _lower_windows(
+        self,
+        table: Floats,
+        low: tuple[int, ...],
+        shape: tuple[int, ...],
+        step: Step,
+        ahead: Floats,
+        part: int,
+    ) -> None:
+        """As ``_lower``, with what a block that brings new channels can't find again.
+
+        Either the block cuts N, G or C and no taps, and pieces share rows only inside the tile it
+        begins with; or it leaves N, G and C as they are; or it cuts taps.
+        """
+        level = step.level
+        still = tuple(dim for dim in step.dims if dim in STILL)
+        windows = tuple(dim for dim in step.dims if dim not in STILL)
+        taps = tuple(dim for dim in windows if dim in TAPS)
+        outputs = tuple(dim for dim in windows if dim not in TAPS)
+        self._lower(table, low, shape, replace(step, dims=outputs), ahead)
+        new_low, new_high = self.windows[step.after]
+        plain = _cut(self.plain[level][part], new_low, new_high)
+        tapped = ahead + (_cut(self.tapped[level][part], new_low, new_high) - plain)
+        for dim in taps:
+            if self.full[dim] > 1:
+                self._lower(table, low, shape, step, tapped, strictly=(dim,))
+        rules, here = self.goal.problem.rules, self.here
+        fresh = bound.fresh_cost(here, rules, level, self.parts[part].prices)
+        free = ahead - np.where(np.isfinite(ahead), plain, 0.0)
+        for inside, cost in ((Dim.P, fresh.rows_inside), (Dim.Q, fresh.columns_inside)):
+            # the tile before the block counts along the inner dim, so the minimum there comes first
+            other = Dim.Q if inside is Dim.P else Dim.P
+            first = _inward(free, inside) if inside in windows else free
+            # places outward of the window are places before the block as well
+            self._lower(
+                table,
+                low,
+                shape,
+                replace(step, dims=tuple(d for d in (*still, other, inside) if d in step.dims)),
+                first,
+                strictly=still,
+                extra=(cost, inside),
+            )
+
     def _lower(
         self,
         table: Floats,
@@ -588,24 +670,50 @@ class _Tree:
         shape: tuple[int, ...],
         step: Step,
         ahead: Floats,
+        *,
+        strictly: tuple[Dim, ...] = (),
+        extra: tuple[Floats, Dim] | None = None,
     ) -> None:
-        """Take the least over all tiles inside each tile, where it is lower."""
+        """Take the least over all tiles inside each tile, where it is lower.
+
+        ``strictly``: the block cuts at least one of these dims. ``extra``: a cost to add that reads
+        one dim before the block, along which the minimum has been taken already.
+        """
         new_low, new_high = self.windows[step.after]
         full = tuple(b - a + 1 for a, b in zip(new_low, new_high, strict=True))
         ahead = np.broadcast_to(ahead, full)
+        done: tuple[Dim, ...] = ()
+        if extra is not None:
+            cost, inside = extra
+            done = (inside,)
+            places = [np.arange(low[d], low[d] + shape[d]) if d is inside else
+                      np.arange(new_low[d], new_high[d] + 1) for d in Dim]  # fmt: skip
+            if inside in step.dims:
+                at = np.maximum(places[inside], new_low[inside]) - new_low[inside]
+                ahead = np.take(ahead, at, axis=inside)
+                new_low = (*new_low[:inside], low[inside], *new_low[inside + 1 :])
+                new_high = (*new_high[:inside], low[inside] + shape[inside] - 1, *new_high[inside + 1 :])
+                full = tuple(b - a + 1 for a, b in zip(new_low, new_high, strict=True))
+            else:
+                places[inside] = np.arange(new_low[inside], new_high[inside] + 1)
+            ahead = ahead + _pick(cost, places)
         for dim in step.dims:
-            if full[dim] > 1:
-                ahead = np.flip(np.minimum.accumulate(np.flip(ahead, dim), axis=dim), dim)
+            if full[dim] > 1 and dim not in done:
+                ahead = _inward(ahead, dim)
+        if strictly and all(self.full[dim] == 1 for dim in strictly):
+            return
+        movable = [dim for dim in strictly if self.full[dim] > 1]
+        strict = movable[0] if len(movable) == 1 else None
         index, here = [], []
         for dim in Dim:
             places = low[dim] + np.arange(shape[dim])
-            if dim in step.dims:
-                inside = np.ones(places.size, dtype=np.bool_)
-                places = np.maximum(places, new_low[dim])
+            if dim in step.dims and dim not in done:
+                places = np.maximum(places + (dim is strict), new_low[dim])
+                within = places <= new_high[dim]
             else:
-                inside = (places >= new_low[dim]) & (places <= new_high[dim])
-            here.append(np.flatnonzero(inside))
-            index.append(places[inside] - new_low[dim])
+                within = (places >= new_low[dim]) & (places <= new_high[dim])
+            here.append(np.flatnonzero(within))
+            index.append(places[within] - new_low[dim])
         target = np.ix_(*here)
         table[target] = np.minimum(table[target], ahead[np.ix_(*index)])
 
@@ -630,8 +738,7 @@ class _Tree:
 
     def branch(self, stream: _Stream, row: int) -> Iterator[_Stream]:
         """Everything that can come next after one partial mapping."""
-        stage = stream.path[-1].after if stream.path else (0, 0, 0)
-        for step in self.following[stage]:
+        for step in self.following[stream.stage]:
             if step.after in self.tables:
                 child = self._children(stream, row, step)
                 if child is not None:
@@ -640,6 +747,7 @@ class _Tree:
     def _children(self, stream: _Stream, row: int, step: Step) -> _Stream | None:
         goal = self.goal
         now = stream.places[row, -1] if stream.path else np.zeros(len(Dim), dtype=np.int64)
+        base = _fresh_since(stream.path, stream.places[row])
         low, high = self.windows[step.after]
         lists = []
         for dim, ladder in zip(Dim, self.here.ladders, strict=True):
@@ -657,10 +765,9 @@ class _Tree:
         shape = tuple(choice.size for choice in lists)
         costs, bounds = [], []
         for i, table in enumerate(self.tables[step.after]):
-            cost = sum(
-                (_pick(self.cost[tensor, step.level][i], lists) for tensor in step.tensors),
-                start=np.full((1,) * len(Dim), stream.costs[row, i]),
-            )
+            cost = np.full((1,) * len(Dim), stream.costs[row, i])
+            for tensor in step.tensors:
+                cost = cost + self._step_cost(i, tensor, step.level, base, now, lists)
             shifted = [choice - a for choice, a in zip(lists, table.low, strict=True)]
             costs.append(np.broadcast_to(cost, shape).reshape(-1))
             ahead = _pick(table.values, shifted)
@@ -689,6 +796,43 @@ class _Tree:
             np.stack([np.broadcast_to(r, shape).reshape(-1)[chosen] for r in room], axis=1),
             np.broadcast_to(pending, shape).reshape(-1)[chosen],
         )
+
+    def _step_cost(
+        self,
+        part: int,
+        tensor: Tensor,
+        level: int,
+        base: Ints | None,
+        now: Ints,
+        lists: Sequence[Ints],
+    ) -> Floats:
+        """Bound of a cut's cost, now that the tiles in front of it are known."""
+        cost = _pick(self.cost[tensor, level][part], lists)
+        here, rules = self.here, self.goal.problem.rules
+        pinned = tensor in here.resident and level == 1
+        if tensor is not Tensor.INPUT or level in rules.refetch or level == here.macs or pinned:
+            return cost
+        if level not in self.fresh:
+            self.fresh[level] = bound.FreshChannels(here, rules, level)
+        fresh = self.fresh[level]
+        plain = _pick(self.plain[level][part], lists)
+        prices = self.parts[part].prices
+        new = np.zeros((1,) * len(Dim), dtype=np.bool_)
+        for dim in STILL:
+            new = new | (lists[dim] != now[dim]).reshape(_ALONG[dim])
+        found = plain
+        if base is not None:
+            found = np.maximum(plain, fresh.cost(prices, *fresh.elements(base.tolist(), lists)))
+        if np.any(new):
+            inside = fresh.cost(prices, *fresh.elements(now.tolist(), lists))
+            found = np.where(new, np.maximum(plain, inside), found)
+        cut_taps = np.zeros((1,) * len(Dim), dtype=np.bool_)
+        for dim in TAPS:
+            cut_taps = cut_taps | (lists[dim] != now[dim]).reshape(_ALONG[dim])
+        if np.any(cut_taps):
+            tapped = _pick(self.tapped[level][part], lists)
+            found = np.where(cut_taps, np.maximum(found, tapped), found)
+        return cost - plain + found
 
     def _take(
         self, stream: _Stream, row: int, step: Step, lists: Sequence[Ints]
@@ -728,6 +872,27 @@ class _Tree:
         return ~whole
 
 
+def _fresh_since(path: Path, places: Ints) -> Ints | None:
+    """Tile before the last block with loops over N, G or C, if none over K stands further in.
+
+    Inside that tile no input piece finds anything of what came before.
+    """
+    still = list(STILL)
+    for i in reversed(range(len(path))):
+        before = places[i - 1] if i else np.zeros(len(Dim), dtype=np.int64)
+        cut = places[i] != before
+        if cut[Dim.K]:
+            return None
+        if np.any(cut[still]):
+            return before
+    return None
+
+
+def _inward(values: Floats, dim: Dim) -> Floats:
+    """The least over a place and all further ones along a dim."""
+    return np.flip(np.minimum.accumulate(np.flip(values, dim), axis=dim), dim)
+
+
 def _lowest(allowed: Bools) -> list[int]:
     """Along each dim the first place at which anything fits."""
     found = []
@@ -747,11 +912,15 @@ def _cut(values: npt.NDArray[np.generic], low: Sequence[int], high: Sequence[int
     return values[slices]  # type: ignore[return-value]
 
 
+_ALONG = tuple(tuple(-1 if other is dim else 1 for other in Dim) for dim in Dim)
+
+
 def _pick(values: npt.NDArray[np.generic], lists: Sequence[Ints]) -> Floats:
     """A grid at some places of each dim; axes of length 1 stay."""
-    zero = np.array([0])
-    index = np.ix_(
-        *(zero if size == 1 else places for size, places in zip(values.shape, lists, strict=True))
+    zero = np.zeros(1, dtype=np.int64)
+    index = tuple(
+        (zero if size == 1 else places).reshape(_ALONG[dim])
+        for dim, size, places in zip(Dim, values.shape, lists, strict=True)
     )
     return values[index]  # type: ignore[return-value]
 
@@ -831,20 +1000,27 @@ KEPT = 5
 """Mappings remembered: the best and runners-up."""
 
 
-def _evaluate(stream: _Stream, rows: slice) -> None:
-    """Count complete mappings exactly and offer them to the goal."""
-    tree = stream.tree
+def _evaluate(tree: _Tree, path: Path, places: Ints) -> None:
+    """Count complete mappings of one order of cuts exactly and offer them to the goal."""
     goal, here, problem = tree.goal, tree.here, tree.goal.problem
-    places = stream.places[rows]
-    layout = _lay_out(here, stream.path, places)
+    layout = _lay_out(here, path, places)
     choices, index = choices_of(layout.nest, layout.trips)
     ranks = orders(layout, goal.flow)
-    expansions = expand_orders(here.shape, layout.nest, choices, problem.rules, ranks=ranks)
-    fits: Bools | None = None
+    expansions = expand_orders(
+        here.shape,
+        layout.nest,
+        choices,
+        problem.rules,
+        ranks=ranks,
+        ordered=frozenset({Tensor.INPUT}),
+    )
+    first: tuple[Expansion, Counts] | None = None
+    fits = np.ones(places.shape[0], dtype=np.bool_)
     for rank, expansion in zip(ranks, expansions, strict=True):
-        counts = expansion.at(index)
-        if fits is None:
-            fits = _fits(tree, layout, counts, places, stream.path)
+        counts = expansion.at(index, first)
+        if first is None:
+            first = (expansion, counts)
+            fits = _fits(tree, layout, counts, places, path)
             goal.pruned_capacity += int(np.count_nonzero(~fits))
             if not np.any(fits):
                 return
@@ -1028,8 +1204,9 @@ def _explore(goal: _Goal, trees: Sequence[_Tree], begin: float) -> tuple[bool, f
     for root in sorted(roots, key=lambda root: float(root.values[0])):
         if root.values[0] < goal.best:
             _dive(root)
-    tie = counter()
     heap: list[tuple[float, int, int, _Stream]] = []
+    tie = counter()
+    pool = _Pool(goal)
 
     def push(stream: _Stream) -> None:
         if stream.at < stream.values.size:
@@ -1037,40 +1214,86 @@ def _explore(goal: _Goal, trees: Sequence[_Tree], begin: float) -> tuple[bool, f
             heapq.heappush(heap, (value, -len(stream.path), next(tie), stream))
 
     for root in roots:
-        push(root)
-    while heap:
-        value, _, _, stream = heapq.heappop(heap)
-        rest = stream.values[stream.at :]
+        pool.add(root) if root.complete else push(root)
+    while heap or pool.waiting:
+        value = min(heap[0][0] if heap else np.inf, pool.least)
         if goal.problem.options.prune and value >= goal.best * (1 - TIE):
-            goal.pruned_bound += rest.size + sum(each[3].values.size - each[3].at for each in heap)
+            goal.pruned_bound += sum(each[3].values.size - each[3].at for each in heap)
+            goal.pruned_bound += pool.drop()
             break
         if budget is not None and goal.found and monotonic() - begin > budget:
             return False, value
-        stage = stream.path[-1].after if stream.path else (0, 0, 0)
-        if not stream.tree.following[stage]:
-            stop = stream.at + CHUNK
-            if goal.problem.options.prune:
-                stop = stream.at + min(CHUNK, int(np.searchsorted(rest, goal.best * (1 - TIE))))
-            rows = slice(stream.at, max(stop, stream.at + 1))
-            stream.at = rows.stop
-            push(stream)
-            _evaluate(stream, rows)
+        if not heap or pool.ripe(heap[0][0]):
+            pool.flush()
             continue
+        _, _, _, stream = heapq.heappop(heap)
         row = stream.at
         stream.at += 1
         push(stream)
+        pool.turns += 1
         for child in stream.tree.branch(stream, row):
-            push(child)
+            pool.add(child) if child.complete else push(child)
     return True, goal.best
+
+
+class _Pool:
+    """Complete mappings that wait to be counted, those of one order of cuts together.
+
+    Counting many at once is cheaper, but the sooner a good one is known the less is continued. So
+    it is done after 1, 2, 4 ... turns without.
+    """
+
+    MOST_TURNS = 64
+
+    def __init__(self, goal: _Goal) -> None:
+        self.goal = goal
+        self.waiting: dict[tuple[int, Path], list[_Stream]] = {}
+        self.least = np.inf
+        self.turns, self.patience = 0, 1
+
+    def add(self, stream: _Stream) -> None:
+        """Take complete mappings in."""
+        self.waiting.setdefault((id(stream.tree), stream.path), []).append(stream)
+        self.least = min(self.least, float(stream.values[0]))
+
+    def ripe(self, bound: float) -> bool:
+        """Whether it is time to count."""
+        return self.least <= bound and self.turns >= self.patience
+
+    def flush(self) -> None:
+        """Count all that may still be the best, the most promising first."""
+        goal, waiting = self.goal, self.waiting
+        self.waiting, self.least, self.turns = {}, np.inf, 0
+        self.patience = min(2 * self.patience, self.MOST_TURNS)
+        for streams in sorted(waiting.values(), key=lambda own: min(float(s.values[0]) for s in own)):
+            values = np.concatenate([stream.values for stream in streams])
+            places = np.concatenate([stream.places for stream in streams])
+            order = np.argsort(values, kind="stable")
+            start, size = 0, 16
+            while start < order.size:
+                rows = order[start : start + size]
+                if goal.problem.options.prune:
+                    rows = rows[values[rows] < goal.best * (1 - TIE)]
+                if not rows.size:
+                    goal.pruned_bound += order.size - start
+                    break
+                _evaluate(streams[0].tree, streams[0].path, places[rows])
+                start += size
+                size = min(4 * size, CHUNK)
+
+    def drop(self) -> int:
+        """Forget what waits; how many."""
+        many = sum(stream.values.size for own in self.waiting.values() for stream in own)
+        self.waiting = {}
+        return many
 
 
 def _dive(root: _Stream) -> None:
     """Follow the best bound down to complete mappings, for a first good one."""
     stream = root
     for _ in range(64):
-        stage = stream.path[-1].after if stream.path else (0, 0, 0)
-        if not stream.tree.following[stage]:
-            _evaluate(stream, slice(0, CHUNK))
+        if stream.complete:
+            _evaluate(stream.tree, stream.path, stream.places[:16])
             return
         children = list(stream.tree.branch(stream, 0))
         if not children:

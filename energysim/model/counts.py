@@ -191,16 +191,23 @@ class Expansion:
     """names as in :class:`Counts`"""
     used: tuple[Terms, ...]
 
-    def at(self, index: Ints) -> Counts:
+    def at(self, index: Ints, like: tuple[Expansion, Counts] | None = None) -> Counts:
         """Counts of a batch.
 
         Parameters
         ----------
         index : int array, shape (B, 6)
             Choice of each group.
+        like : Expansion and Counts, optional
+            Counts of the same batch by another order: what has the same terms is taken from there.
         """
         batch = _Batch(index, [factor.shape[1] for factor in self.steps.factors])
         known: dict[int, Ints] = {}  # several counts may be the same terms
+        if like is not None:
+            other, counts = like
+            known = {id(terms): counts.values[key] for key, terms in other.values.items()}
+            known[id(other.steps)] = counts.steps
+            known |= {id(a): b for a, b in zip(other.used, counts.used, strict=True)}
 
         def value(terms: Terms) -> Ints:
             if id(terms) not in known:
@@ -303,6 +310,7 @@ def expand_orders(
     rules: Rules | None = None,
     *,
     ranks: Sequence[Sequence[int]],
+    ordered: frozenset[Tensor] = frozenset(Tensor),
 ) -> list[Expansion]:
     """Tabulate a nest and reorderings of its loops between the same cuts, which share all tables.
 
@@ -313,6 +321,8 @@ def expand_orders(
     ranks : sequence of sequence of int
         For each order: the place of each loop of ``nest``. Only temporal loops between which no
         cut stands may change places, and no two of them of the same group.
+    ordered : frozenset of Tensor
+        Tensors whose counts the orders make a difference to; the others are counted once.
 
     Returns
     -------
@@ -327,11 +337,16 @@ def expand_orders(
             for outer, inner in zip(holders, (*holders, None)[1:], strict=True)
         ]
     steps, used = _steps(shape, nest, choices), _used(shape, nest, choices)
+    shared: dict[Key, Terms] = {}
+    for boundary in boundaries:
+        if boundary.tensor not in ordered:
+            shared.update(boundary.counts(ranks[0]))
     expansions = []
     for rank in ranks:
-        values: dict[Key, Terms] = {}
+        values = dict(shared)
         for boundary in boundaries:
-            values.update(boundary.counts(rank))
+            if boundary.tensor in ordered:
+                values.update(boundary.counts(rank))
         expansions.append(Expansion(steps, values, used))
     return expansions
 
