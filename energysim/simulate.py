@@ -62,7 +62,6 @@ def simulate(
     mapping: MappingFile | None = None,
     weight_format: str | None = None,
     perfect: bool = False,
-    uneven: bool = True,
     budget_s: float | None = None,
     where: Callable[[tuple[str | int, ...]], str] | None = None,
     progress: Progress | None = None,
@@ -87,8 +86,6 @@ def simulate(
         Storage format of weights, instead of the smallest that the hardware can decode.
     perfect : bool
         Search only trip counts that divide.
-    uneven : bool
-        Tensors of one level may have tiles that are changed at different loops.
     budget_s : float, optional
         Stop the search of the layers together after this long, with what it has found [s].
     where : callable, optional
@@ -146,7 +143,7 @@ def simulate(
         batch,
         stays,
         weight_format or "auto",
-        Options(perfect=perfect, uneven=uneven, budget_s=budget_s),
+        Options(perfect=perfect, budget_s=budget_s),
     )
     _check_names(network, mapping, options.where)
     shapes = [_with_batch(layer.shape, batch) for layer in network.layers]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 from functools import cache
-from itertools import product
 from typing import Any
 
 import pytest
@@ -14,9 +13,9 @@ import energysim as es
 from energysim.axes import Dim, Shape
 from energysim.hardware import Hardware
 from energysim.mapper.dataflows import DATAFLOWS
-from energysim.mapper.space import KERNEL, Template
-from energysim.mapping import LevelLoops, Nest
-from energysim.model.counts import GROUPS, Counts, own_loops
+from energysim.mapper.space import TAPS
+from energysim.mapping import LevelLoops
+from energysim.model.counts import Counts
 from energysim.network import Network, NetworkSpec, build_network
 from energysim.result import Result
 
@@ -139,7 +138,7 @@ def random_machine(rng: random.Random) -> Hardware:
 def random_layer(rng: random.Random, *, largest: int = 4, wide: int = 4) -> Shape:
     """Draw a layer with at most ``wide`` dims of more than one element besides the kernel."""
     dims = [1] * len(Dim)
-    for dim in rng.sample([dim for dim in Dim if dim not in KERNEL], wide):
+    for dim in rng.sample([dim for dim in Dim if dim not in TAPS], wide):
         dims[dim] = rng.randint(1, largest)
     dims[Dim.R], dims[Dim.S] = rng.choice(((1, 1), (3, 3), (2, 1), (3, 3)))
     stride, pad = rng.choice((1, 1, 2)), rng.choice((0, 1))
@@ -155,24 +154,6 @@ def random_layer(rng: random.Random, *, largest: int = 4, wide: int = 4) -> Shap
         pad=(pad, pad),
         size=(size[0], size[1]),
     )
-
-
-def cut_dims(shape: Shape) -> tuple[Dim, ...]:
-    """Dims that are cut between DRAM and the chip."""
-    return tuple(dim for dim in Dim if shape[dim] > 1 and dim not in KERNEL)
-
-
-def every_choice(template: Template, nest: Nest) -> list[tuple[int, ...]]:
-    """Trip counts of every point of the grid, in grid order."""
-    groups = [own_loops(nest, group) for group in range(len(GROUPS))]
-    rows = []
-    for picks in product(*(choice.tolist() for choice in template.choices(nest))):
-        trips = [0] * len(nest.loops)
-        for own, pick in zip(groups, picks, strict=True):
-            for position, trip in zip(own, pick, strict=True):
-                trips[position] = trip
-        rows.append(tuple(trips))
-    return rows
 
 
 def single(counts: Counts, at: int) -> Counts:

@@ -1,169 +1,158 @@
-"""The mapspace: trip counts, loop orders, and that every choice is a mapping that fits inside."""
+"""The mapspace: ladders of tile sizes, unrollings, orders of cuts, and how many mappings there are."""
 
 from __future__ import annotations
 
-import random
-from itertools import permutations, product
-
 import numpy as np
 import pytest
-from machines import cut_dims, every_choice, machine, memory, random_layer, random_machine, single
+from brute import cut_orders, tiles
+from hypothesis import given
+from hypothesis import strategies as st
+from machines import machine, memory
+from test_bound import problem
 
-import energysim as es
-from energysim.axes import Dim, Shape, Tensor
-from energysim.errors import DoesNotFitError
-from energysim.hardware import Hardware
-from energysim.mapper.dataflows import DATAFLOWS, get_dataflow
-from energysim.mapper.space import (
-    KERNEL,
-    distinct_trips,
-    dram_orders,
-    make_template,
-    stationarity,
-)
-from energysim.mapping import machine_rules, uncovered
-from energysim.model.capacity import Residency, occupancy
-from energysim.model.counts import count, own_loops
-from energysim.model.sparse import WeightStore
-from energysim.sparsity import Mask
+from energysim.axes import RELEVANT, Dim, Shape, Tensor
+from energysim.mapper.dataflows import DATAFLOWS, Dataflow, get_dataflow, of_machine, unrollings
+from energysim.mapper.goal import Objective
+from energysim.mapper.space import Arrangement, Ladder, arrangements, paths, size_of
 
-# -- trip counts -----------------------------------------------------------------------------------
+FREE = frozenset[Tensor]()
 
 
-@pytest.mark.parametrize("extent", [1, 2, 3, 7, 10, 12, 97, 224, 1000])
-def test_one_trip_count_for_each_tile_size(extent: int) -> None:
-    trips = distinct_trips(extent).tolist()
-    sizes = [-(-extent // trip) for trip in trips]
-    assert trips == sorted(set(trips))
-    assert set(sizes) == {-(-extent // trip) for trip in range(1, extent + 1)}
-    assert len(set(sizes)) == len(sizes)
-    # the fewest trips that give the size: none of them is idle
-    assert all(trip == -(-extent // size) for trip, size in zip(trips, sizes, strict=True))
+def arranged(shape: Shape, *levels: dict[str, object], **fields: object) -> list[Arrangement]:
+    hardware = machine(*levels, **fields)
+    flow = of_machine(hardware)
+    return arrangements(hardware, shape, flow, has_weights=True, latch=FREE)
 
 
-# -- loop orders -----------------------------------------------------------------------------------
+@given(st.integers(1, 300), st.integers(1, 20), st.integers(1, 6))
+def test_ladders_have_one_product_for_every_tile(extent: int, array: int, part: int) -> None:
+    fans = (1, min(part, extent), min(part, extent) * array)
+    ladder = Ladder.of(extent, fans, perfect=False, beyond=False)
+    steps = -(-extent // fans[-1])
+    sizes = {
+        tuple(-(-extent // (trips * fan)) for fan in fans) for trips in range(1, steps + 1)
+    }
+    seen = [tuple(int(ladder.sizes(level)[i]) for level in range(3)) for i in range(ladder.trips.size)]
+    assert set(seen) == sizes
+    assert len(seen) == len(sizes)
+    assert ladder.sizes(2)[-1] == 1
 
 
-def relevant_order(order: tuple[Dim, ...], trips: dict[Dim, int]) -> tuple[Dim, ...]:
-    return tuple(dim for dim in order if trips[dim] > 1)
+@given(st.integers(2, 200), st.integers(1, 9))
+def test_a_loop_leads_from_one_tile_to_the_next(extent: int, fan: int) -> None:
+    ladder = Ladder.of(extent, (1, fan), perfect=False, beyond=False)
+    for outer, further in enumerate(ladder.reach):
+        for inner in further.tolist():
+            trips = ladder.loop(outer, inner) * int(ladder.trips[outer])
+            at = int(np.searchsorted(ladder.trips, trips, side="right")) - 1
+            assert at == inner
+            assert (ladder.loop(outer, inner) == 1) == (outer == inner)
 
 
-@pytest.mark.parametrize("wide", [1, 2, 3, 4, 5, 6])
-def test_every_order_behaves_like_a_listed_one(wide: int) -> None:
-    dims = tuple(dim for dim in Dim if dim not in KERNEL)[:wide]
-    listed = dram_orders(dims)
-    assert len(set(listed)) == len(listed)
-    assert all(sorted(order) == sorted(dims) for order in listed)
-    for running in product((False, True), repeat=wide):
-        runs = dict(zip(dims, (1 + more for more in running), strict=True))
-        shown = {stationarity(relevant_order(order, runs)) for order in listed}
-        every = {stationarity(relevant_order(order, runs)) for order in permutations(dims)}
-        assert shown == every
+@given(st.integers(2, 200))
+def test_the_last_piece_is_split_too(extent: int) -> None:
+    """Follow every chain of two tiles piece by piece."""
+    ladder = Ladder.of(extent, (1, 1), perfect=False, beyond=False)
+    for first in ladder.reach[0].tolist():
+        size = -(-extent // int(ladder.trips[first]))
+        last = (extent - 1) % size + 1
+        for second in ladder.reach[first].tolist():
+            if second != first:
+                assert last > -(-size // ladder.loop(first, second))
 
 
-def test_nothing_to_order() -> None:
-    assert dram_orders(()) == ((),)
+@given(st.integers(1, 200), st.integers(1, 16))
+def test_perfect_ladders_divide(extent: int, room: int) -> None:
+    fan = max(n for n in range(1, room + 1) if extent % n == 0)
+    ladder = Ladder.of(extent, (1, fan), perfect=True, beyond=False)
+    assert all(extent % (trips * fan) == 0 for trips in ladder.trips.tolist())
 
 
-@pytest.mark.parametrize("seed", range(8))
-def test_orders_of_one_behaviour_have_the_same_counts(seed: int) -> None:
-    """``stationarity`` really decides: every count of every mapping is that of a listed order."""
-    rng = random.Random(seed)
-    shape = random_layer(rng)
-    hardware = random_machine(rng)
-    try:
-        template = make_template(hardware, shape, get_dataflow(hardware.dataflow), has_weights=True)
-    except DoesNotFitError:
-        return
-    rules = machine_rules(hardware, has_weights=True)
-    dims = cut_dims(shape)
-    seen: dict[tuple[object, ...], dict[object, int]] = {}
-    for order in permutations(dims):
-        nest = template.nest(order)
-        rows = every_choice(template, nest)
-        counts = count(shape, nest, np.array(rows, dtype=np.int64), rules)
-        for at, trips in enumerate(rows):
-            runs = dict(zip(order, trips, strict=False))
-            by_dim = tuple(runs[dim] for dim in dims)
-            key = (stationarity(relevant_order(order, runs)), by_dim)
-            values = {name: int(value[at]) for name, value in counts.values.items()}
-            assert seen.setdefault(key, values) == values
+def test_unrollings_fill_the_array() -> None:
+    hardware = machine(memory("BUF", capacity_kib=1), array={"axes": {"rows": 12, "cols": 14}})
+    extents = dict(zip(Dim, (1, 1, 64, 32, 28, 28, 3, 3), strict=True))
+    flow = Dataflow("x", "", ((Dim.R, Dim.K, Dim.C), (Dim.P, Dim.K)))
+    found = unrollings(hardware, extents, flow)
+    assert found[0] == ((Dim.R, 0, 3), (Dim.K, 0, 4), (Dim.P, 1, 14))
+    assert ((Dim.R, 0, 3), (Dim.C, 0, 4), (Dim.K, 1, 14)) in found
+    assert len({frozenset(fan) for fan in found}) == len(found)
+    for fan in found:
+        for axis, room in enumerate(hardware.axis_sizes):
+            used = int(np.prod([size for _, own, size in fan if own == axis]))
+            assert used <= room
+            for dim in flow.unroll[axis]:  # nothing more goes in
+                taken = int(np.prod([size for each, _, size in fan if each is dim]))
+                assert room // used == 1 or taken >= extents[dim]
 
 
-# -- what the dataflow's rule makes of a layer -----------------------------------------------------
-
-SHAPES = {
-    "conv": Shape((2, 1, 70, 67, 9, 14, 3, 3), pad=(1, 1), size=(9, 14)),
-    "first": Shape((1, 1, 64, 3, 32, 32, 7, 7), stride=(2, 2), pad=(3, 3), size=(64, 64)),
-    "large kernel": Shape((1, 1, 5, 2, 4, 4, 13, 15), size=(16, 18)),
-    "depthwise": Shape((1, 130, 1, 1, 5, 5, 3, 3), pad=(1, 1), size=(5, 5)),
-    "groups": Shape((7, 3, 65, 9, 6, 6, 3, 3), pad=(1, 1), size=(6, 6)),
-    "dilated": Shape((1, 1, 8, 8, 6, 6, 3, 3), dilation=(2, 3), pad=(2, 3), size=(6, 6)),
-    "1x1 image": Shape((1, 1, 512, 512, 1, 1, 3, 3), pad=(1, 1), size=(1, 1)),
-    "linear": Shape((7, 1, 10, 25, 1, 1, 1, 1)),
-    "strided": Shape((1, 1, 4, 4, 5, 5, 1, 1), stride=(3, 3), size=(13, 13)),
-    "single": Shape((1, 1, 1, 1, 1, 1, 1, 1)),
-}
+def test_dims_smaller_than_the_axis_are_joined_by_another() -> None:
+    hardware = machine(memory("BUF", capacity_kib=1), array={"axes": {"rows": 16}})
+    extents = dict(zip(Dim, (1, 1, 8, 3, 1, 1, 1, 1), strict=True))
+    flow = Dataflow("x", "", ((Dim.C, Dim.K),))
+    assert unrollings(hardware, extents, flow) == [
+        ((Dim.C, 0, 3), (Dim.K, 0, 5)),
+        ((Dim.K, 0, 8), (Dim.C, 0, 2)),
+    ]
 
 
-SAMPLES = 25
-"""tile sizes of a mapspace that are tried"""
+def test_bypass_is_a_choice() -> None:
+    shape = Shape((1, 1, 4, 4, 1, 1, 1, 1))
+    found = arranged(shape, memory("BUF", capacity_kib=1, bypass=["weight", "output"]))
+    assert {here.holds[1] for here in found} == {
+        frozenset(Tensor),
+        frozenset({Tensor.INPUT, Tensor.OUTPUT}),
+        frozenset({Tensor.WEIGHT, Tensor.INPUT}),
+        frozenset({Tensor.INPUT}),
+    }
 
 
-def check_template(hardware: Hardware, shape: Shape, dataflow: str, rng: random.Random) -> None:
-    """Every choice covers the layer, stays on the array and fits the inner levels."""
-    template = make_template(hardware, shape, get_dataflow(dataflow), has_weights=True)
-    order = dram_orders(cut_dims(shape))[-1]
-    nest = template.nest(order)
-    rules = machine_rules(hardware, has_weights=True)
-    store = WeightStore.of(Mask.of("dense", shape), hardware.bits.weight, ["dense"])
-    drawn = np.zeros((SAMPLES, len(nest.loops)), dtype=np.int64)
-    for group, rows in enumerate(template.choices(nest)):
-        drawn[:, own_loops(nest, group)] = rows[rng.choices(range(len(rows)), k=SAMPLES)]
-    every = count(shape, nest, drawn, rules)
-    for at, trips in enumerate(drawn.tolist()):
-        assert uncovered(shape, nest, trips) == {}
-        assert min(trips, default=1) >= 1
-        for axis, size in enumerate(hardware.axis_sizes):
-            fan = [trip for loop, trip in zip(nest.loops, trips, strict=True) if loop.axis == axis]
-            assert np.prod(fan, dtype=int) <= size
-        counts = single(every, at)
-        filled = occupancy(hardware, shape, nest, trips, counts, store, Residency())
-        assert all(room.excess_bits <= 0 for room in filled if room.level >= 2)
-        # a MAC does at most one multiplication a step
-        places = int(np.prod(hardware.axis_sizes))
-        assert int(counts.steps[0]) * places >= shape.macs
-
-
-@pytest.mark.parametrize("dataflow", sorted(DATAFLOWS))
-@pytest.mark.parametrize("name", ["edge_tpu", "eyeriss"])
-@pytest.mark.parametrize("layer", SHAPES)
-def test_every_choice_is_a_mapping(layer: str, name: str, dataflow: str) -> None:
-    hardware = es.load_hardware(name)
-    check_template(hardware, SHAPES[layer], dataflow, random.Random(f"{layer}{name}{dataflow}"))
-
-
-@pytest.mark.parametrize("seed", range(60))
-def test_every_choice_is_a_mapping_of_random_layers(seed: int) -> None:
-    rng = random.Random(seed)
-    hardware = random_machine(rng)
-    shape = random_layer(rng, largest=9, wide=rng.randint(1, 6))
-    try:
-        check_template(hardware, shape, hardware.dataflow, rng)
-    except DoesNotFitError as error:
-        assert "cannot hold one element of each tensor" in str(error)  # noqa: PT017
-
-
-def test_inner_memories_take_what_they_hold() -> None:
-    hardware = machine(
-        memory("BUF", capacity_kib=64),
-        memory("RF", "regfile", per=["rows", "cols"], holds=["weight"], capacity_bytes=6),
+@pytest.mark.parametrize("flow", sorted(DATAFLOWS))
+def test_blocks_hold_only_dims_of_their_tensor(flow: str) -> None:
+    shape = Shape((2, 1, 4, 4, 4, 4, 3, 3), size=(6, 6))
+    levels = (
+        memory("BUF", capacity_kib=1),
+        memory("RF", "regfile", per=["rows", "cols"], holds=["weight"], capacity_bytes=9),
     )
-    shape = Shape((1, 1, 9, 8, 4, 4, 1, 1), size=(4, 4))
-    template = make_template(hardware, shape, get_dataflow("weight_stationary"), has_weights=True)
-    assert template.spatial[1] == ((Dim.C, 0, 2), (Dim.K, 1, 3))
-    # 8 channels over 2 rows leave 4 of the 6 bytes that an element's memory holds
-    assert (Dim.C, 4) in template.temporal[2]
-    # outputs pass the weight that stays
-    assert template.temporal[2][-2:] == ((Dim.P, 4), (Dim.Q, 4))
-    assert template.holds[2] == {Tensor.WEIGHT}
+    (here, *_) = arranged(shape, *levels, dataflow=flow)
+    every = list(paths(here, get_dataflow(flow)))
+    assert every
+    for path in every:
+        for step in path:
+            assert set(step.dims) <= RELEVANT[step.tensor]
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_the_size_of_a_mapspace_is_what_can_be_listed(seed: int) -> None:
+    import random
+
+    asked = problem(random.Random(seed), Objective.ENERGY, wide=2)
+    flow = asked.dataflow
+    for here in arrangements(asked.hardware, asked.shape, flow, has_weights=True, latch=FREE)[:2]:
+        listed = 0
+        for path in paths(here, flow):
+            chains = {((0,) * len(Dim)): 1}
+            for step in path:
+                after: dict[tuple[int, ...], int] = {}
+                for now, many in chains.items():
+                    options = [
+                        here.ladders[dim].reach[now[dim]].tolist() if dim in step.dims else [now[dim]]
+                        for dim in Dim
+                    ]
+                    for place in np.stack(np.meshgrid(*options, indexing="ij"), -1).reshape(-1, 8):
+                        key = tuple(place.tolist())
+                        after[key] = after.get(key, 0) + many
+                chains = after
+            listed += sum(chains.values())
+        assert size_of(here, flow) == listed
+
+
+def test_brute_force_lists_more_than_the_canonical_blocks() -> None:
+    import random
+
+    asked = problem(random.Random(3), Objective.ENERGY, wide=1)
+    here = arrangements(
+        asked.hardware, asked.shape, asked.dataflow, has_weights=True, latch=asked.rules.latch
+    )[0]
+    orders = cut_orders(here)
+    assert orders
+    assert all(tiles(here, asked, order).ndim == 3 for order in orders)

@@ -102,13 +102,24 @@ def cut_cost(
     if rules.reduce:
         read, update = back, moves.union
     else:
-        read, update = np.maximum(moves.each - first, 0.0), moves.each
+        # sums of instances with unequal shares arrive one after the other, and are not read then
+        read = np.maximum(moves.each - first, 0.0) if _equal_shares(here, level) else back
+        update = moves.each
     cost = read * price(above, "read") + update * price(above, "update")
     cost = cost + (back + moves.each) * price(above, "hop")
     cost = cost + back * price(level, "fill") + moves.each * price(level, "drain")
     if level < here.macs:
         cost = cost + _complete(here, rules, above, level, prices)
     return cost
+
+
+def _equal_shares(here: Arrangement, level: int) -> bool:
+    """Whether reduction dims that are spread over instances always split evenly."""
+    return all(
+        not np.any(here.shape[dim] % (here.ladders[dim].trips * here.ladders[dim].fans[level]))
+        for dim in REDUCTION
+        if here.ladders[dim].fans[level] > 1
+    )
 
 
 def _first_visits(here: Arrangement, above: int) -> float:
@@ -121,7 +132,9 @@ def _first_visits(here: Arrangement, above: int) -> float:
 
 def _used(here: Arrangement, dim: Dim, size: int) -> Ints:
     """Instances with work, of so many, for every product of trip counts that may stand outside."""
-    left = -(-here.shape[dim] // here.ladders[dim].trips)
+    # more loops may stand outside than the last product says
+    trips = np.append(here.ladders[dim].trips, 2 * here.ladders[dim].trips[-1])
+    left = -(-here.shape[dim] // trips)
     some = np.minimum(left, size)
     used: Ints = -(-left // -(-left // some))
     return used
@@ -438,8 +451,8 @@ def _taps_meet(
 
 def _least_used(here: Arrangement, dim: Dim) -> int:
     """At least so many instances of the first axis that a dim is spread over have work."""
-    size = next(size for each, _, size in here.fan if each is dim)
-    return int(_used(here, dim, size).min())
+    sizes = [size for each, _, size in here.fan if each is dim]
+    return int(_used(here, dim, sizes[0]).min()) if len(sizes) == 1 else 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -478,33 +491,35 @@ def _facts(shape: Shape, along: int, *, count_padding: bool) -> _Facts:
 # -- room that a tile takes ------------------------------------------------------------------------
 
 
-def window_rule(here: Arrangement) -> npt.NDArray[np.bool_]:
+def window_rule(here: Arrangement, level: int) -> npt.NDArray[np.bool_]:
     """Where an input tile may stand: taps are cut only around tiles of one output row (column)."""
     allowed = np.ones((1,) * len(Dim), dtype=np.bool_)
     for out, tap in ((Dim.P, Dim.R), (Dim.Q, Dim.S)):
-        rows, taps = here.ladders[out].trips, here.ladders[tap].trips
-        whole = (taps == 1)[None, :]
-        single = (np.arange(rows.size) == rows.size - 1)[:, None]
-        single = single & (np.arange(taps.size) == taps.size - 1)[None, :]
+        whole = (here.ladders[tap].trips == 1)[None, :]
+        one_row, one_tap = (here.ladders[dim].sizes(level) == 1 for dim in (out, tap))
+        single = one_row[:, None] & one_tap[None, :]
         shape = [1] * len(Dim)
-        shape[out], shape[tap] = rows.size, taps.size
+        shape[out], shape[tap] = single.shape
         allowed = allowed & (whole | single).reshape(shape)
     return allowed
 
 
-def tile_elements(here: Arrangement, rules: Rules, tensor: Tensor, level: int) -> Floats:
-    """At most the elements of the largest tile of one instance."""
+def tile_elements(
+    here: Arrangement, rules: Rules, tensor: Tensor, level: int, *, first: bool = False
+) -> Floats:
+    """At most the elements of the largest tile of one instance, or of the first one."""
     windows = {Dim.P, Dim.Q, Dim.R, Dim.S} if tensor is Tensor.INPUT else set[Dim]()
     dims = RELEVANT[tensor] - windows
-    size = outer({dim: here.ladders[dim].sizes(level) for dim in dims})
+    size = outer({dim: here.ladders[dim].least_sizes(level) for dim in dims})
     for along, (out, tap) in enumerate(((Dim.P, Dim.R), (Dim.Q, Dim.S))):
         if tensor is Tensor.INPUT:
-            size = size * _largest_window(here, rules, along, out, tap, level)
+            window = _largest_window(here, rules, along, out, tap, level, first=first)
+            size = size * window
     return size
 
 
 def _largest_window(
-    here: Arrangement, rules: Rules, along: int, out: Dim, tap: Dim, level: int
+    here: Arrangement, rules: Rules, along: int, out: Dim, tap: Dim, level: int, *, first: bool
 ) -> Floats:
     """Rows of the largest tile: no less than those of the first, and of one inside the image.
 
@@ -512,7 +527,8 @@ def _largest_window(
     of three trips or more has a full piece in its middle; after one of two trips the second half
     begins with a full piece, and it ends there only if there are three pieces in all.
     """
-    outs, taps = here.ladders[out].sizes(level)[:, None], here.ladders[tap].sizes(level)
+    outs = here.ladders[out].least_sizes(level)[:, None]
+    taps = here.ladders[tap].least_sizes(level)
     stride, dilation = here.shape.stride[along], here.shape.dilation[along]
     pad, size = here.shape.pad[along], here.shape.size[along]
     reach = (outs - 1) * stride + (taps - 1) * dilation + 1
@@ -520,11 +536,11 @@ def _largest_window(
     rows = np.where((taps < stride) & (dilation == 1), outs * taps, rows)
     if not rules.count_padding:
         below = np.maximum(reach - pad - size, 0)
-        first = np.maximum(rows - np.minimum(pad, reach) - below, 0)
+        outermost = np.maximum(rows - np.minimum(pad, reach) - below, 0)
         bottom = (here.shape[out] - 1) * stride + (here.shape[tap] - 1) * dilation + 1 - pad - size
         lost = max(pad - stride, 0) + max(bottom - stride, 0)
         middle = np.where(-(-here.shape[out] // outs) >= MIDDLE, np.maximum(rows - lost, 0), 0)
-        rows = np.maximum(first, middle)
+        rows = outermost if first else np.maximum(outermost, middle)
     shape = [1] * len(Dim)
     shape[out], shape[tap] = rows.shape
     return rows.reshape(shape).astype(np.float64)
@@ -548,8 +564,8 @@ def constant(here: Arrangement, tensor: Tensor) -> npt.NDArray[np.bool_]:
 
 
 def packed_bits(here: Arrangement, store: WeightStore, level: int) -> Floats:
-    """Room of the compressed weight tile, as ``capacity.occupancy`` counts it."""
-    sizes = {dim: here.ladders[dim].sizes(level) for dim in RELEVANT[Tensor.WEIGHT]}
+    """At most the room of the compressed weight tile, as ``capacity.occupancy`` counts it."""
+    sizes = {dim: here.ladders[dim].least_sizes(level) for dim in RELEVANT[Tensor.WEIGHT]}
     shape = [sizes[dim].size if dim in sizes else 1 for dim in Dim]
     bits = np.empty(shape)
     for i, rows in enumerate(sizes[Dim.R]):
@@ -575,12 +591,7 @@ def folds(here: Arrangement, tensor: Tensor, level: int) -> Floats:
 def busy(here: Arrangement) -> Sequence[int]:
     """At least so many instances of each array axis have work."""
     used = [1] * len(here.hardware.axis_sizes)
-    for position, (dim, axis, size) in enumerate(here.fan):
-        earlier = int(
-            np.prod([each for d, _, each in here.fan[:position] if d is dim], dtype=np.int64)
-        )
-        left = -(-here.shape[dim] // (here.ladders[dim].trips * earlier))
-        # loops further in may have made the pieces smaller already
-        some = np.minimum(left, size)
-        used[axis] *= int(np.min(-(-left // -(-left // some)))) if left.min() > 0 else 1
+    for dim, axis, size in here.fan:
+        if sum(each is dim for each, _, _ in here.fan) == 1:
+            used[axis] *= int(_used(here, dim, size).min())
     return used

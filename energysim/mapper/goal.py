@@ -25,8 +25,6 @@ class Options:
 
     perfect: bool = False
     """only trip counts that divide"""
-    uneven: bool = True
-    """tensors of one level may have different cuts, and levels any order"""
     budget_s: float | None = None
     """stop after this long [s]"""
     prune: bool = True

@@ -20,7 +20,7 @@ import heapq
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count as counter
-from itertools import permutations, product
+from itertools import pairwise, permutations, product
 from time import monotonic
 
 import numpy as np
@@ -212,7 +212,7 @@ class _Model:
             if tensor is Tensor.OUTPUT:
                 tile = bound.last_tile(here)
             else:
-                tile = bound.tile_elements(here, rules, tensor, level)
+                tile = bound.tile_elements(here, rules, tensor, level, first=True)
             cost = cost + tile * part.first_tile[tensor]
         if (tensor, level) in part.fold:
             cost = cost + bound.folds(here, tensor, level) * part.fold[tensor, level]
@@ -322,7 +322,8 @@ def _lay_out(here: Arrangement, path: Path, places: Ints) -> _Layout:
         before[:] = after
 
     def fan_out(level: int) -> None:
-        for axis in [axis for axis, place in waiting.items() if place < level]:
+        opened = [axis for axis, place in waiting.items() if place < level]
+        for axis in sorted(opened, key=waiting.__getitem__):
             del waiting[axis]
             for dim, own, size in here.fan:
                 if own == axis:
@@ -334,10 +335,9 @@ def _lay_out(here: Arrangement, path: Path, places: Ints) -> _Layout:
         block([dim for dim in order if dim in step.dims], new)
         if step.level < here.macs:
             fan_out(step.level)
-            at |= {(step.level, tensor): len(loops) for tensor in step.tensors}
+            at[step.level, step.tensor] = len(loops)
     block(order, np.broadcast_to(last, before.shape))
     fan_out(here.macs + 1)
-    _share_cuts(path, at, here)
     cuts = []
     for level, held in enumerate(here.holds):
         row = [(0 if level == 0 else at[level, t]) if t in held else None for t in Tensor]
@@ -345,20 +345,6 @@ def _lay_out(here: Arrangement, path: Path, places: Ints) -> _Layout:
     nest = Nest(tuple(loops), tuple(cuts), here.axes[: here.macs])
     trips = np.stack(columns, axis=1) if columns else np.empty((batch, 0), dtype=np.int64)
     return _Layout(nest, trips, tuple(blocks))
-
-
-def _share_cuts(path: Path, at: dict[tuple[int, Tensor], int], here: Arrangement) -> None:
-    """In an even mapping the tensor that went first has its cut where the others of its level do.
-
-    The loops in between don't cut its tile.
-    """
-    for step, following in zip(path, path[1:], strict=False):
-        if len(following.tensors) and following.level == step.level < here.macs:
-            joint = len(following.tensors) > 1 or not set(following.dims) & RELEVANT[step.tensors[0]]
-            if joint and not set(following.dims) & RELEVANT[step.tensors[0]]:
-                for tensor in step.tensors:
-                    if not (tensor in here.resident and step.level == 1):
-                        at[step.level, tensor] = at[step.level, following.tensors[0]]
 
 
 def _trips(here: Arrangement, dim: Dim, outer: Ints, inner: Ints) -> Ints:
@@ -394,6 +380,9 @@ def orders(layout: _Layout, flow: Dataflow) -> list[tuple[int, ...]]:
     advances only if neither j nor a loop inside it is over N, G or C. So these stand outermost in
     their block. The others are tried in every order, but taps stay inside of outputs: moving a
     kernel over a row finds all but its shift again, moving a row over the kernel nothing.
+
+    Where instances have unequal shares, one that has no work in a step forgets its tile, and other
+    orders may be a little better or worse: the mapspace has these.
     """
     loops = layout.nest.loops
     variants: list[list[tuple[int, ...]]] = []
@@ -477,7 +466,6 @@ class _Tree:
     def __init__(self, goal: _Goal, model: _Model) -> None:
         self.goal, self.model, self.here = goal, model, model.here
         self.flow = goal.flow
-        self.uneven = goal.problem.options.uneven
         self.parts = goal.parts_of(model)
         self.macs = [part.start + model.at_macs(part) for part in self.parts]
         self.full = tuple(ladder.trips.size for ladder in self.here.ladders)
@@ -539,7 +527,7 @@ class _Tree:
                 fits = bits <= self.capacity[level] - others
             pinned = level == 1 and tensor in here.resident
             if tensor is Tensor.INPUT and not pinned:
-                fits = fits & bound.window_rule(here)
+                fits = fits & bound.window_rule(here, level)
             self.allowed[tensor, level] = fits
 
     def _latched(self, tensor: Tensor) -> Bools:
@@ -563,14 +551,13 @@ class _Tree:
 
     def _open(self, stage: Stage) -> None:
         low, high = self.windows[stage]
-        self.following[stage] = steps(self.here, self.flow, stage, uneven=self.uneven)
+        self.following[stage] = steps(self.here, self.flow, stage)
         for step in self.following[stage]:
             new_low, new_high = list(low), list(high)
             for dim in step.dims:
                 new_high[dim] = self.full[dim] - 1
-            for tensor in step.tensors:
-                for dim, least in enumerate(_lowest(self.allowed[tensor, step.level])):
-                    new_low[dim] = max(new_low[dim], least)
+            for dim, least in enumerate(_lowest(self.allowed[step.tensor, step.level])):
+                new_low[dim] = max(new_low[dim], least)
             if any(a > b for a, b in zip(new_low, new_high, strict=True)):
                 continue
             if step.after in self.windows:
@@ -598,22 +585,16 @@ class _Tree:
     def _ahead(self, step: Step) -> list[Floats]:
         """Cost of a step and of all that follows, over the window behind it."""
         low, high = self.windows[step.after]
-        fits = np.ones((1,) * len(Dim), dtype=np.bool_)
-        for tensor in step.tensors:
-            fits = fits & _cut(self.allowed[tensor, step.level], low, high)
-        if len(step.tensors) > 1 and np.isfinite(self.capacity[step.level]):
-            sizes = (_cut(self.size[t, step.level][0], low, high) for t in step.tensors)
-            fits = fits & (sum(sizes, start=np.zeros(1)) <= self.capacity[step.level])
-        found = []
-        for i, table in enumerate(self.tables[step.after]):
-            costs = [_cut(self.cost[t, step.level][i], low, high) for t in step.tensors]
-            total = sum(costs, start=table.values)
-            found.append(np.where(fits, total, np.inf))
-        return found
+        fits = _cut(self.allowed[step.tensor, step.level], low, high)
+        costs = [_cut(cost, low, high) for cost in self.cost[step.tensor, step.level]]
+        return [
+            np.where(fits, cost + table.values, np.inf)
+            for cost, table in zip(costs, self.tables[step.after], strict=True)
+        ]
 
     def _has_windows(self, step: Step) -> bool:
         """Whether a step loads input tiles that may find something again."""
-        if step.tensors != (Tensor.INPUT,) or step.level == self.here.macs:
+        if step.tensor is not Tensor.INPUT or step.level == self.here.macs:
             return False
         if step.level in self.goal.problem.rules.refetch or not set(STILL) & set(step.dims):
             return False
@@ -757,17 +738,15 @@ class _Tree:
             if not choice.size:
                 return None
             lists.append(choice)
-        fits = np.ones((1,) * len(Dim), dtype=np.bool_)
-        for tensor in step.tensors:
-            fits = fits & _pick(self.allowed[tensor, step.level], lists)
+        fits = _pick(self.allowed[step.tensor, step.level], lists)
         room, pending, taken = self._take(stream, row, step, lists)
         fits = fits & taken
         shape = tuple(choice.size for choice in lists)
         costs, bounds = [], []
         for i, table in enumerate(self.tables[step.after]):
-            cost = np.full((1,) * len(Dim), stream.costs[row, i])
-            for tensor in step.tensors:
-                cost = cost + self._step_cost(i, tensor, step.level, base, now, lists)
+            cost = stream.costs[row, i] + self._step_cost(
+                i, step.tensor, step.level, base, now, lists
+            )
             shifted = [choice - a for choice, a in zip(lists, table.low, strict=True)]
             costs.append(np.broadcast_to(cost, shape).reshape(-1))
             ahead = _pick(table.values, shifted)
@@ -843,15 +822,15 @@ class _Tree:
         pending = one * stream.pending[row]
         if step.level == self.here.macs:
             return room, pending, one > 0
-        if Tensor.OUTPUT in step.tensors:
+        if step.tensor is Tensor.OUTPUT:
             real = [level for level in self.here.cuts[Tensor.OUTPUT] if level < self.here.macs]
             place = real.index(step.level)
             if place:
                 above = real[place - 1]
                 room[above] = room[above] - np.where(self._partial(step.level, lists), pending, 0.0)
             pending = _pick(self.size[Tensor.OUTPUT, step.level][1], lists)
-        for tensor in step.tensors:
-            room[step.level] = room[step.level] - _pick(self.size[tensor, step.level][0], lists)
+        size = _pick(self.size[step.tensor, step.level][0], lists)
+        room[step.level] = room[step.level] - size
         fits = one > 0
         for left in room:
             fits = fits & (left >= 0)
@@ -958,7 +937,8 @@ class _Goal:
         dram = parts[:, 1] if self.with_dram else zero
         cycles = parts[:, 1 + self.with_dram :].max(axis=1) if self.with_cycles else zero
         cycles = np.ceil(cycles * (1 - TIE))
-        return parts[:, 0] + self.problem.static_pj_per_cycle * cycles, cycles, dram
+        static = np.where(np.isfinite(cycles), cycles, 0.0) * self.problem.static_pj_per_cycle
+        return parts[:, 0] + static, cycles, dram
 
     def cost(self, energy: Floats, cycles: Floats, dram: Floats) -> Floats:
         """What is minimised in this round; infinite beyond the limit."""
@@ -1056,7 +1036,6 @@ def _fits(tree: _Tree, layout: _Layout, counts: Counts, places: Ints, path: Path
     here, problem = tree.here, tree.goal.problem
     hardware = problem.hardware
     fits = np.ones(places.shape[0], dtype=np.bool_)
-    at = {(step.level, tensor): i for i, step in enumerate(path) for tensor in step.tensors}
     for level in range(1, here.macs):
         memory = hardware.levels[level]
         needed: dict[Tensor, Floats] = {}
@@ -1073,10 +1052,7 @@ def _fits(tree: _Tree, layout: _Layout, counts: Counts, places: Ints, path: Path
                 continue
             bits = counts(level, tensor, "tile") * width.astype(np.float64)
             if tensor is Tensor.WEIGHT and memory.compressed and problem.store is not None:
-                packed = bound.packed_bits(here, problem.store, level)
-                tile = places[:, at[level, tensor]]
-                spot = tuple(tile[:, dim] if packed.shape[dim] > 1 else 0 * tile[:, dim] for dim in Dim)
-                bits = packed[spot]
+                bits = _packed(here.shape, layout, level, problem.store)
             if memory.double_buffered:
                 bits = bits * (2 - counts(level, tensor, "constant"))
             needed[tensor] = bits
@@ -1087,9 +1063,46 @@ def _fits(tree: _Tree, layout: _Layout, counts: Counts, places: Ints, path: Path
         elif capacity is not None:
             reserved = problem.residency.reserved_bits if level == 1 else 0
             fits &= sum(needed.values(), start=np.zeros(fits.shape)) <= capacity - reserved
+    if tree.flow.stationary is not None:
+        fits &= _stays(tree, counts)
     if tree.flow.order:
         fits &= _in_order(tree, path, places)
     return fits
+
+
+def _stays(tree: _Tree, counts: Counts) -> Bools:
+    """Whether the stationary tensor goes from its outermost to its innermost memory just once.
+
+    Loops that the outermost tile does not see may stand between the two cuts all the same.
+    """
+    tensor = tree.flow.stationary
+    assert tensor is not None
+    real = [level for level in tree.here.cuts[tensor] if level < tree.here.macs]
+    good = np.ones(counts.steps.shape, dtype=np.bool_)
+    for outer, inner in pairwise(real):
+        if tensor is Tensor.OUTPUT:
+            good &= counts(outer, tensor, "update") == counts(outer, tensor, "drain")
+        else:
+            good &= counts(outer, tensor, "read") == counts(outer, tensor, "fill")
+        del inner
+    return good
+
+
+def _packed(shape: Shape, layout: _Layout, level: int, store: WeightStore) -> Floats:
+    """Room of the compressed weight tile of each mapping [bit]."""
+    nest = layout.nest
+    cut = nest.cuts[level][Tensor.WEIGHT] or 0
+    size = np.tile(np.array(shape.dims), (layout.trips.shape[0], 1))
+    for position, loop in enumerate(nest.loops):
+        outside = position < cut if loop.axis is None else loop.axis in nest.axes[level]
+        if outside:
+            size[:, loop.dim] = -(-size[:, loop.dim] // layout.trips[:, position])
+    found = np.empty(size.shape[0])
+    for row, tile in enumerate(size.tolist()):
+        pair = np.array([tile[Dim.K]]), np.array([tile[Dim.C]])
+        bits = store.tile_bits(shape, *pair, tile[Dim.R] * tile[Dim.S])
+        found[row] = tile[Dim.G] * int(bits[0, 0])
+    return found
 
 
 def _in_order(tree: _Tree, path: Path, places: Ints) -> Bools:
@@ -1183,7 +1196,7 @@ def _minimise(goal: _Goal, places: Sequence[Arrangement], begin: float) -> Found
             goal.found = first
         goal.best = first[0][0]
     others = tuple(mapped for _, mapped in goal.found[1:])
-    mapspace = sum(size_of(here, goal.flow, uneven=problem.options.uneven) for here in places)
+    mapspace = sum(size_of(here, goal.flow) for here in places)
     gap = 0.0 if done else max(0.0, 1 - lower / goal.best)
     certificate = Certificate(
         mapspace,

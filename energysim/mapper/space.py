@@ -14,6 +14,12 @@ Along a dim a mapping is a descending chain of tile sizes. With ceil(ceil(E / a)
 ceil(E / ab), the size of a piece depends on nothing but the product of the trip counts outside it,
 so every dim has one list of products that differ in any level's tile size (:class:`Ladder`), and a
 tile is a point of the grid of all ladders.
+
+What is left out, so that bounds hold and tiles stay in one piece: a tile must split the last,
+shorter piece of an outer tile too (:meth:`Ladder.of`); input tiles hold whole windows or a single
+row (:func:`energysim.mapper.bound.window_rule`); a dim is not cut between the fan-out of its
+instances and a tile of an outer level (:func:`_kept_together`); tiles are no smaller than what the
+array takes at once, unless nothing fits otherwise.
 """
 
 from __future__ import annotations
@@ -53,13 +59,14 @@ class Ladder:
     fans: tuple[int, ...]
     """instances along the dim, for each level and (last) the MACs"""
     reach: tuple[Ints, ...]
-    """for each product, the places in ``trips`` that further loops lead to, itself included"""
-    ways: Ints
-    """number of chains of two products, ``(U, U)``: 1 where the second can follow the first"""
+    """for each product, the places in ``trips`` of which a tile can follow, itself included"""
 
     @classmethod
     def of(cls, extent: int, fans: Sequence[int], *, perfect: bool, beyond: bool) -> Ladder:
         """List the products of a dim.
+
+        Of a tile only such tiles can follow as split its last piece too, however short: else what
+        the last piece needs is found again from one pass to the next, and no bound would know.
 
         Parameters
         ----------
@@ -79,19 +86,35 @@ class Ladder:
         sizes = np.array([-(-extent // (every * fan)) for fan in sorted(set(fans))])
         new = np.r_[True, np.any(sizes[:, 1:] != sizes[:, :-1], axis=0)]
         trips = every[new]
-        reach, ways = [], np.zeros((trips.size, trips.size), dtype=np.int64)
-        for place, outer in enumerate(trips):
-            further = np.arange(1, limit // int(outer) + 2) * int(outer)
+        reach = []
+        lengths = [{extent}, *(set[int]() for _ in trips[1:])]
+        for place, outer in enumerate(trips.tolist()):
+            further = np.arange(1, limit // outer + 2) * outer
             if perfect:
                 further = further[(further <= limit) & np.isin(further, trips)]
-            at = np.searchsorted(trips, further, side="right") - 1
-            reach.append(np.unique(at))
-            ways[place, reach[-1]] = 1
-        return cls(extent, trips, tuple(fans), tuple(reach), ways)
+            at, first = np.unique(
+                np.searchsorted(trips, further, side="right") - 1, return_index=True
+            )
+            pieces = -(-extent // further[first])
+            short = min(lengths[place], default=0)
+            splits = (at == place) | (short > -(-extent // trips[at]))
+            for to, piece in zip(at[splits].tolist(), pieces[splits].tolist(), strict=True):
+                if to != place:
+                    lengths[to] |= {(length - 1) % piece + 1 for length in lengths[place]}
+            reach.append(at[splits])
+        return cls(extent, trips, tuple(fans), tuple(reach))
 
     def sizes(self, level: int) -> Ints:
         """Extent of the tile of one instance, for each product."""
         return -(-self.extent // (self.trips * self.fans[level]))
+
+    def least_sizes(self, level: int) -> Ints:
+        """The same, or less: loops that lead to the last product may make more pieces than it."""
+        last = int(self.trips[-1])
+        most = max(int(n) * -(-last // int(n)) for n in self.trips)
+        trips = self.trips.copy()
+        trips[-1] = most
+        return -(-self.extent // (trips * self.fans[level]))
 
     def loop(self, outer: int, inner: int) -> int:
         """Smallest trip count that leads from one place to another."""
@@ -235,61 +258,33 @@ Stage = tuple[int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """The next cut (in an even mapping also several of one level), and the loops before it."""
+    """The next cut, and the loops in front of it."""
 
-    tensors: tuple[Tensor, ...]
+    tensor: Tensor
     level: int
     dims: tuple[Dim, ...]
     """over which loops may stand in front of it"""
     after: Stage
 
 
-def steps(here: Arrangement, flow: Dataflow, stage: Stage, *, uneven: bool) -> list[Step]:
-    """What can come next.
-
-    Parameters
-    ----------
-    here : Arrangement
-    flow : Dataflow
-    stage : Stage
-    uneven : bool
-        True: any tensor's next cut. False: the tensors of a level share their cut and levels come
-        in file order; of such a level one tensor goes first, because the loops that it does not
-        depend on may stand innermost in the block, where they leave its tile as it is.
-    """
+def steps(here: Arrangement, flow: Dataflow, stage: Stage) -> list[Step]:
+    """What can come next: the next cut of any tensor."""
     left = [own[taken:] for own, taken in zip(here.cuts, stage, strict=True)]
-    if not any(left):
-        return []
     waiting = [tensor for tensor in Tensor if left[tensor]]
     pinned = [t for t in waiting if t in here.resident and stage[t] == 0]
-    if pinned:  # it is on chip whole before any loop runs
-        return [_step(here, flow, stage, pinned[:1], left[pinned[0]][0])]
-    if uneven:
-        return [_step(here, flow, stage, [tensor], left[tensor][0]) for tensor in waiting]
-    level = min(left[tensor][0] for tensor in waiting)
-    group = [tensor for tensor in waiting if left[tensor][0] == level]
-    if level == here.macs:
-        return [_step(here, flow, stage, [tensor], level) for tensor in group]
-    members = [tensor for tensor in here.holds[level] if level in here.cuts[tensor]]
-    fresh = [tensor for tensor in members if tensor not in here.resident or level > 1]
-    if len(group) < len(fresh):
-        first = [tensor for tensor in fresh if tensor not in group]
-        return [_step(here, flow, stage, group, level, without=RELEVANT[first[0]])]
-    return [_step(here, flow, stage, [tensor], level) for tensor in group]
+    # what is on chip whole is there before any loop runs
+    return [_step(here, flow, stage, tensor, left[tensor][0]) for tensor in pinned[:1] or waiting]
 
 
 def _step(
-    here: Arrangement,
-    flow: Dataflow,
-    stage: Stage,
-    tensors: Sequence[Tensor],
-    level: int,
-    *,
-    without: frozenset[Dim] = frozenset(),
+    here: Arrangement, flow: Dataflow, stage: Stage, tensor: Tensor, level: int
 ) -> Step:
-    after = tuple(taken + (tensor in tensors) for tensor, taken in zip(Tensor, stage, strict=True))
-    dims = frozenset[Dim]().union(*(RELEVANT[tensor] for tensor in tensors)) - flow.whole - without
-    if level == 1 and set(tensors) <= here.resident:
+    after = tuple(taken + (each is tensor) for each, taken in zip(Tensor, stage, strict=True))
+    dims = RELEVANT[tensor]
+    left = [each for own, taken in zip(here.cuts, after, strict=True) for each in own[taken:]]
+    if level < here.macs or any(each < here.macs for each in left):
+        dims -= flow.whole  # no loop over it stands outside any memory's tile
+    if level == 1 and tensor in here.resident:
         dims = frozenset()
     dims -= _kept_together(here, stage)
     still = flow.stationary
@@ -297,7 +292,7 @@ def _step(
         own = sum(cut < here.macs for cut in here.cuts[still])
         if 0 < stage[still] < own:
             dims &= RELEVANT[still]
-    return Step(tuple(tensors), level, tuple(sorted(dims)), (after[0], after[1], after[2]))
+    return Step(tensor, level, tuple(sorted(dims)), (after[0], after[1], after[2]))
 
 
 def _kept_together(here: Arrangement, stage: Stage) -> frozenset[Dim]:
@@ -319,11 +314,11 @@ def _kept_together(here: Arrangement, stage: Stage) -> frozenset[Dim]:
 Path = tuple[Step, ...]
 
 
-def paths(here: Arrangement, flow: Dataflow, *, uneven: bool) -> Iterator[Path]:
+def paths(here: Arrangement, flow: Dataflow) -> Iterator[Path]:
     """Every order of the cuts."""
 
     def follow(stage: Stage, before: Path) -> Iterator[Path]:
-        following = steps(here, flow, stage, uneven=uneven)
+        following = steps(here, flow, stage)
         if not following:
             yield before
         for step in following:
@@ -332,17 +327,16 @@ def paths(here: Arrangement, flow: Dataflow, *, uneven: bool) -> Iterator[Path]:
     yield from follow((0, 0, 0), ())
 
 
-def size_of(here: Arrangement, flow: Dataflow, *, uneven: bool) -> int:
+def size_of(here: Arrangement, flow: Dataflow) -> int:
     """Mappings in an arrangement: orders of cuts times chains of tile sizes.
 
     Loop orders inside a block are counted apart, see :func:`orders`.
     """
-    final = [ladder.ways[:, -1] for ladder in here.ladders]
     known: dict[tuple[Dim, int], list[int]] = {}
 
     def chains(dim: Dim, cuts: int) -> int:
         """Chains from the whole dim over ``cuts`` places to a single step."""
-        ways = known.setdefault((dim, 0), [int(each) for each in final[dim]])
+        ways = known.setdefault((dim, 0), [1] * here.ladders[dim].trips.size)
         for used in range(1, cuts + 1):
             if (dim, used) not in known:
                 reach = here.ladders[dim].reach
@@ -355,7 +349,7 @@ def size_of(here: Arrangement, flow: Dataflow, *, uneven: bool) -> int:
     while total:
         ahead: dict[tuple[Stage, tuple[int, ...]], int] = {}
         for (stage, cuts), many in total.items():
-            following = steps(here, flow, stage, uneven=uneven)
+            following = steps(here, flow, stage)
             if not following:
                 size += many * prod(chains(dim, cuts[dim]) for dim in Dim)
             for step in following:
