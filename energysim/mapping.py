@@ -90,6 +90,8 @@ class LevelLoops(BaseModel):
     """(dim, trip count, array axis), behind the temporal loops: the fan-out to the next level"""
     cuts: dict[TensorWord, Annotated[int, Field(ge=0, le=64)]] = Field(default_factory=dict)
     """uneven mapping: the tile of a tensor sits this many temporal loops further in"""
+    bypass: tuple[TensorWord, ...] = ()
+    """tensors that the level could hold and that pass it by"""
 
 
 class MappingFile(BaseModel):
@@ -202,7 +204,9 @@ def held_tensors(hardware: Hardware, *, has_weights: bool) -> tuple[frozenset[Te
     return tuple(holds)
 
 
-def write_nest(hardware: Hardware, nest: Nest, trips: Sequence[int]) -> tuple[LevelLoops, ...]:
+def write_nest(
+    hardware: Hardware, nest: Nest, trips: Sequence[int], *, has_weights: bool = True
+) -> tuple[LevelLoops, ...]:
     """A nest as a mapping file states it, without loops that run once.
 
     Parameters
@@ -217,6 +221,7 @@ def write_nest(hardware: Hardware, nest: Nest, trips: Sequence[int]) -> tuple[Le
         :func:`read_loops` turns it into a nest that moves the same elements.
     """
     cuts = _shared_cuts(nest, trips)
+    could = held_tensors(hardware, has_weights=has_weights)
     starts = _starts(nest, cuts)
     rows = []
     for level, (start, stop) in enumerate(pairwise(starts)):
@@ -237,6 +242,7 @@ def write_nest(hardware: Hardware, nest: Nest, trips: Sequence[int]) -> tuple[Le
                 (loop.dim.name, n, names[loop.axis]) for loop, n in own if loop.axis is not None
             ),
             "cuts": shifts,
+            "bypass": tuple(t.label for t in sorted(could[level]) if cuts[level][t] is None),
         }
         rows.append(LevelLoops.model_validate(row))
     return tuple(rows)
@@ -316,6 +322,7 @@ def write_line(loops: Iterable[LevelLoops]) -> str:
         words = [row.level, *(f"{dim}{trip}" for dim, trip in row.temporal)]
         words += [f"[{dim}{trip}@{axis}]" for dim, trip, axis in row.spatial]
         words += [f"{tensor}+{shift}" for tensor, shift in row.cuts.items()]
+        words += [f"-{tensor}" for tensor in row.bypass]
         rows.append(" ".join(words))
     return " | ".join(rows)
 
@@ -346,7 +353,10 @@ def read_loops(
     reader.stop()
     reader.sizes(shape, loops)
     reader.stop()
-    holds = held_tensors(hardware, has_weights=has_weights)
+    holds = [
+        held - reader.bypass[level]
+        for level, held in enumerate(held_tensors(hardware, has_weights=has_weights))
+    ]
     nest = build_nest(reader.axes, holds, reader.segments, reader.shifts)
     trips = tuple(trip for row in reader.trips for trip in row)
     for dim, size in uncovered(shape, nest, trips).items():
@@ -373,6 +383,7 @@ class _Reader:
         self.axes = tuple(hardware.level_axes(level) for level in range(len(self.names)))
         self.segments: list[Segment] = [((), ()) for _ in self.names]
         self.shifts: list[dict[Tensor, int]] = [{} for _ in self.names]
+        self.bypass: list[frozenset[Tensor]] = [frozenset() for _ in self.names]
         self.trips: list[list[int]] = [[] for _ in self.names]
         self.used = dict.fromkeys(hardware.axis_names, 1)
         self.previous = -1
@@ -403,6 +414,9 @@ class _Reader:
             if self.axis((i, "spatial", j), level, trip, axis)
         ]
         self.segments[level] = (tuple(Dim[dim] for dim, _ in row.temporal), tuple(fan))
+        self.bypass[level] = frozenset(Tensor[word.upper()] for word in row.bypass)
+        if level == 0 and row.bypass:
+            self.problem((i, "bypass"), "nothing can pass the outermost level by")
         self.shifts[level] = {Tensor[word.upper()]: shift for word, shift in row.cuts.items()}
         self.trips[level] = [trip for _, trip in row.temporal]
         self.trips[level] += [trip for _, trip, _ in row.spatial]

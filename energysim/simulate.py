@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from energysim.axes import Shape, Tensor
@@ -16,7 +17,6 @@ from energysim.mapping import (
     machine_rules,
     read_loops,
     write_line,
-    write_nest,
 )
 from energysim.mapper.goal import Certificate, Objective, Options
 from energysim.network import Layer, Network
@@ -25,6 +25,7 @@ from energysim.sparsity import FORMATS
 from energysim.units import BITS_PER_BYTE
 
 if TYPE_CHECKING:
+    from energysim.cache import Cache
     from energysim.mapper.dataflows import Dataflow
     from energysim.mapper.residency import Plan
     from energysim.model.capacity import Occupancy
@@ -38,6 +39,27 @@ Progress = Callable[[int, int, str], None]
 """Called with layers done, layers in all, and the name of the layer that comes next."""
 
 
+class InterruptedRun(KeyboardInterrupt):
+    """Ctrl-C during a run.
+
+    Parameters
+    ----------
+    done : tuple of LayerRow
+        Layers that were finished.
+    total : int
+        Layers of the network.
+    """
+
+    def __init__(self, done: tuple[LayerRow, ...], total: int) -> None:
+        energy = sum(row.energy_pj for row in done) / 1e6
+        names = f" ({done[0].layer} to {done[-1].layer}, {energy:.4g} uJ)" if done else ""
+        super().__init__(
+            f"{len(done)} of {total} layers were done{names}. Nothing was written; what was found "
+            "is cached, unless --no-cache was given: the same command goes on from there."
+        )
+        self.done, self.total = done, total
+
+
 @dataclass(frozen=True, slots=True)
 class _Options:
     hardware: Hardware
@@ -48,7 +70,9 @@ class _Options:
     batch: int
     residency: bool
     weight_format: str
-    search: Options
+    perfect: bool
+    deadline: float | None
+    cache: Cache | None
 
 
 def simulate(
@@ -63,6 +87,7 @@ def simulate(
     weight_format: str | None = None,
     perfect: bool = False,
     budget_s: float | None = None,
+    cache: Cache | None = None,
     where: Callable[[tuple[str | int, ...]], str] | None = None,
     progress: Progress | None = None,
 ) -> Result:
@@ -88,6 +113,9 @@ def simulate(
         Search only trip counts that divide.
     budget_s : float, optional
         Stop the search of the layers together after this long, with what it has found [s].
+    cache : Cache, optional
+        Where mappings found before are looked up and new ones kept (the command line uses
+        ``Cache(energysim.cache.folder())``).
     where : callable, optional
         From a place in the mapping to ``file:line:column``, for messages.
     progress : callable, optional
@@ -103,6 +131,8 @@ def simulate(
         An option or the mapping is wrong.
     DoesNotFitError
         A layer fits no mapping.
+    InterruptedRun
+        Ctrl-C came after some layers were done; says which.
 
     Examples
     --------
@@ -143,7 +173,9 @@ def simulate(
         batch,
         stays,
         weight_format or "auto",
-        Options(perfect=perfect, budget_s=budget_s),
+        perfect,
+        None if budget_s is None else monotonic() + budget_s,
+        cache,
     )
     _check_names(network, mapping, options.where)
     shapes = [_with_batch(layer.shape, batch) for layer in network.layers]
@@ -257,8 +289,15 @@ def _cost_all(
         if i in costs and costs[i][0] == job:
             continue
         twin = solved.get(_same(job)) if not options.mapping else None
+        budget_s = None
+        if options.deadline is not None:
+            left = {_same(each) for each in jobs[i:]} - solved.keys()
+            budget_s = max(options.deadline - monotonic(), 0.0) / max(len(left), 1)
         try:
-            cost = _rename(twin, job.layer) if twin else _cost(job, options)
+            cost = _rename(twin, job.layer) if twin else _cost(job, options, budget_s)
+        except KeyboardInterrupt:
+            done = [costs[j][1].layer for j in range(i) if j in costs]
+            raise InterruptedRun(tuple(done), len(jobs)) from None
         except DoesNotFitError as error:
             if Tensor.OUTPUT in job.residency.tensors:
                 return i
@@ -284,18 +323,19 @@ def _rename(cost: _Cost, layer: Layer) -> _Cost:
     )
 
 
-def _cost(job: Job, options: _Options) -> _Cost:
+def _cost(job: Job, options: _Options, budget_s: float | None) -> _Cost:
     import numpy as np
 
-    from energysim.mapper.search import Problem, search
+    from energysim.mapper.search import Problem
     from energysim.model.capacity import occupancy
     from energysim.model.counts import count
     from energysim.price import arithmetic_pj, machine_of, price_layer, static_pj_per_cycle
+    from energysim.solve import solve
 
     hardware, has_weights = machine_of(job.layer, options.hardware), job.layer.has_weights
     rules = machine_rules(hardware, has_weights=has_weights)
     given = options.mapping.layers.get(job.layer.name) if options.mapping else None
-    certificate, others = Certificate(), ()
+    certificate, others = Certificate(), tuple[RunnerUp, ...]()
     if given is not None:
         prefix = ("layers", job.layer.name)
         nest, trips = read_loops(
@@ -307,27 +347,21 @@ def _cost(job: Job, options: _Options) -> _Cost:
         )
         loops = given
     else:
-        found = search(
-            Problem(
-                hardware,
-                job.shape,
-                rules,
-                options.dataflow,
-                job.store,
-                job.residency,
-                options.objective,
-                static_pj_per_cycle(hardware),
-                arithmetic_pj(job, hardware),
-                options.search,
-            )
+        problem = Problem(
+            hardware,
+            job.shape,
+            rules,
+            options.dataflow,
+            job.store,
+            job.residency,
+            options.objective,
+            static_pj_per_cycle(hardware),
+            arithmetic_pj(job, hardware),
+            Options(options.perfect, budget_s),
         )
-        nest, trips = found.best.nest, found.best.trips
-        loops = write_nest(hardware, nest, trips)
-        certificate = found.certificate
-        others = tuple(
-            RunnerUp(write_nest(hardware, other.nest, other.trips), other.measure)
-            for other in found.others
-        )
+        solved = solve(problem, options.cache)
+        nest, trips, loops = solved.nest, solved.trips, solved.loops
+        certificate, others = solved.certificate, solved.others
     try:
         counts = count(job.shape, nest, np.array([trips], dtype=np.int64), rules)
     except ValueError as error:

@@ -2,6 +2,7 @@
 
 import os
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 # Tests run side by side, a process a core: threads of their own would only stand in their way.
@@ -13,3 +14,9 @@ COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow], "pr
 settings.register_profile("full", max_examples=100, **COMMON)
 settings.register_profile("quick", max_examples=20, **COMMON)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "full"))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep the user's cache out of the tests, and the tests out of the user's cache."""
+    os.environ["ENERGYSIM_CACHE"] = str(tmp_path_factory.mktemp("cache"))

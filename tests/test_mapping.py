@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from pydantic import ValidationError
+from machines import random_layer, random_machine
 from strategies import Case, cases
+from test_bound import draw_places
 
 from energysim.axes import RELEVANT, Dim, Shape, Tensor
 from energysim.errors import InputErrors
 from energysim.hardware import Hardware
+from energysim.mapper.dataflows import of_machine
+from energysim.mapper.search import _lay_out
+from energysim.mapper.space import arrangements, paths
 from energysim.mapping import (
     LevelLoops,
     Loop,
@@ -28,7 +34,7 @@ from energysim.mapping import (
     nominal_tile,
     read_loops,
     uncovered,
-    write_loops,
+    write_nest,
 )
 from energysim.model.counts import count
 from energysim.yamlio import load_model, to_yaml
@@ -304,8 +310,32 @@ def test_a_level_without_loops_may_be_left_out() -> None:
 
 def test_loops_are_written_as_they_are_read() -> None:
     segments: list[Segment] = [((K, N, C), ()), ((P,), ((C, 0), (K, 1))), ((R, S), ())]
-    written = write_loops(chip(), segments, (4, 1, 2, 6, 4, 2, 3, 1))
-    assert written == levels(*ROWS)
+    hardware = chip()
+    axes = [hardware.level_axes(level) for level in range(3)]
+    nest = build_nest(axes, held_tensors(hardware, has_weights=True), segments)
+    assert write_nest(hardware, nest, (4, 1, 2, 6, 4, 2, 3, 1)) == levels(*ROWS)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_what_is_written_moves_the_same(seed: int) -> None:
+    """Mappings with different cuts within a level, as the search finds them."""
+    rng = random.Random(seed)
+    hardware, shape = random_machine(rng), random_layer(rng, largest=6, wide=3)
+    for weights in (True, False):
+        rules = machine_rules(hardware, has_weights=weights)
+        flow = of_machine(hardware)
+        found = arrangements(hardware, shape, flow, has_weights=weights, latch=rules.latch)
+        here = rng.choice(found)
+        path = rng.choice(list(paths(here, flow))[:500])
+        layout = _lay_out(here, path, draw_places(rng, here, path))
+        trips = tuple(layout.trips[0].tolist())
+        loops = write_nest(hardware, layout.nest, trips, has_weights=weights)
+        nest, again = read_loops(hardware, shape, loops, has_weights=weights, where=str)
+        before = count(shape, layout.nest, np.array([trips]), rules)
+        after = count(shape, nest, np.array([again]), rules)
+        for key, value in before.values.items():
+            if key[2] in {"read", "fill", "update", "drain", "tile", "hop", "drain_complete"}:
+                assert int(after(*key)[0]) == int(value[0]), (key, loops)
 
 
 @pytest.mark.parametrize(

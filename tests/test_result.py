@@ -70,7 +70,9 @@ def test_json(result: Result, tmp_path: Path) -> None:
     assert data["settings"]["batch"] == 2
     assert data["settings"]["pattern"] == "PSD4_P8"
     assert len(data["layers"]) == len(result.layer_rows)
-    assert data["search"] == {"mapspace": result.mapspace, "evaluated": result.evaluated}
+    assert data["search"]["mapspace"] == result.search.mapspace
+    assert data["search"]["optimal"] is True
+    assert "seconds" not in data["search"]
     hardware = Hardware.model_validate_json(json.dumps(data["hardware"]))
     assert hardware == es.load_hardware("edge_tpu")
     assert [layer["name"] for layer in data["network"]["layers"]] == list(result.mappings)

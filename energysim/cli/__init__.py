@@ -24,7 +24,7 @@ EXIT_INTERRUPTED = 130
 for _variable in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
     os.environ.setdefault(_variable, "1")
 
-_MODULES = {"run": "run", "list": "list_", "show": "show", "check": "check"}
+_MODULES = {"run": "run", "list": "list_", "show": "show", "check": "check", "cache": "cache_"}
 
 
 def _message(error: EnergysimError) -> str:
@@ -70,8 +70,9 @@ class _Commands(click.Group):
         except EnergysimError as error:
             _say_error(_message(error))
             ctx.exit(error.exit_code)
-        except (KeyboardInterrupt, click.Abort):
-            click.echo("Interrupted: nothing was written.", err=True)
+        except (KeyboardInterrupt, click.Abort) as stop:
+            done = f" {stop}" if isinstance(stop, KeyboardInterrupt) and stop.args else ""
+            click.echo(f"Interrupted:{done or ' nothing was written.'}", err=True)
             ctx.exit(EXIT_INTERRUPTED)
         except BrokenPipeError:
             _drop_stdout()

@@ -97,7 +97,7 @@ dataflow = click.option(
     "--dataflow",
     metavar="NAME",
     shell_complete=complete_words(DATAFLOWS),
-    help="Dataflow in place of the hardware's own ('energysim list dataflows').",
+    help="Dataflow in place of the hardware's own ('energysim list dataflows'); all compares them.",
 )
 mapping = click.option(
     "--mapping",
@@ -109,6 +109,22 @@ residency = click.option(
     "--residency",
     type=click.Choice(("on", "off")),
     help="Keep what fits on chip between layers and inferences; else as the hardware file says.",
+)
+perfect = click.option(
+    "--perfect", is_flag=True, help="Search only trip counts that divide, so that no piece is short."
+)
+budget = click.option(
+    "--budget",
+    "budget_s",
+    callback=lambda _ctx, _param, text: seconds(text),
+    metavar="TIME",
+    help="Stop the search after this long (10s, 2m) and say how far from the best it may be.",
+)
+no_cache = click.option(
+    "--no-cache", is_flag=True, help="Search again what has been searched before, and keep nothing."
+)
+explain = click.option(
+    "--explain", metavar="LAYER", help="Show the loop nest of one layer, and what limits it."
 )
 batch = click.option(
     "--batch",
@@ -146,6 +162,27 @@ quiet = click.option("-q", "--quiet", is_flag=True, help="No notes and no progre
 verbose = click.option("-v", "--verbose", is_flag=True, help="Say which file each name stands for.")
 
 
+def seconds(text: str | None) -> float | None:
+    """Read a time such as ``10s``, ``1.5m`` or ``2h``; a bare number is seconds.
+
+    Raises
+    ------
+    BadParameter
+        If it is none.
+    """
+    if text is None:
+        return None
+    units = {"s": 1.0, "m": 60.0, "h": 3600.0}
+    digits, unit = (text[:-1], text[-1]) if text[-1:] in units else (text, "s")
+    try:
+        value = float(digits)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise click.BadParameter(f"'{text}' is no time. Allowed: 10s, 2m, 1.5h")
+    return value * units[unit]
+
+
 def together(*decorators: Callable[[Decorated], Decorated]) -> Callable[[Decorated], Decorated]:
     """One decorator for several options, in the order of the help."""
 
@@ -167,6 +204,10 @@ run_options = together(
     residency,
     batch,
     weight_format,
+    perfect,
+    budget,
+    no_cache,
+    explain,
     levels,
     print_format,
     output,

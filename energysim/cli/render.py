@@ -27,6 +27,7 @@ from energysim.yamlio import write_atomically
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from energysim.hardware import Hardware
     from energysim.result import Result
 
 Narrow = Literal["keep", "cut", "wrap"]
@@ -373,6 +374,7 @@ def _footer(result: Result, dense: Result | EnergysimError | None) -> Iterator[s
         f"{si(result.total_time_ms / result.batch)} ms · {result.level_names[0]} is "
         f"{times(result.total_dram_bytes, result.total_dram_bound_bytes)} its lower bound"
     )
+    yield _searched(result)
     if isinstance(dense, EnergysimError):
         yield f"vs {result.base} (dense): no comparison, {dense}"
     elif dense is not None:
@@ -382,6 +384,67 @@ def _footer(result: Result, dense: Result | EnergysimError | None) -> Iterator[s
             f"{times(result.total_cycles, dense.total_cycles)} cycles",
         )
         yield f"vs {dense.network} (dense): {', '.join(ratios)}"
+
+
+def _searched(result: Result) -> str:
+    search = result.search
+    size = f"{search.mapspace:,}" if search.mapspace < UNBOUNDED else f"{search.mapspace:.2g}"
+    if search.optimal:
+        return f"mapping: optimal among {size} mappings, {search.evaluated:,} of them counted"
+    return (
+        f"mapping: stopped early among {size} mappings; the best of a layer may be up to "
+        f"{PERCENT * search.gap:.2g} % better"
+    )
+
+
+def dataflow_grid(
+    network: str, hardware: Hardware, found: Mapping[str, Result | EnergysimError]
+) -> Grid:
+    """One row a dataflow; the hardware's own is marked."""
+    good = {name: each for name, each in found.items() if not isinstance(each, EnergysimError)}
+    least = min((each.total_energy_pj for each in good.values()), default=1.0)
+    energies = [each.total_energy_pj for each in good.values()]
+    columns = (
+        Column(
+            "dataflow",
+            [f"{name} *" if name == hardware.dataflow else name for name in good],
+            right=False,
+        ),
+        _figures("energy", energies, PICOJOULES),
+        Column("vs best", [times(energy, least) for energy in energies]),
+        _figures("cycles", [each.total_cycles for each in good.values()], COUNTS),
+        _figures(
+            hardware.levels[0].name, [each.total_dram_bytes for each in good.values()], BYTES
+        ),
+    )
+    footer = ["* the hardware's own, with what its file spells"]
+    footer += [f"{name}: {each}" for name, each in found.items() if name not in good]
+    return Grid(columns, f"{network} on {hardware.name}, by dataflow", tuple(footer), energies)
+
+
+def _figures(name: str, values: Sequence[float], units: Sequence[Unit]) -> Column:
+    """Column of numbers that have no sum."""
+    column = numbers(name, values, units)
+    return Column(column.heading, column.cells)
+
+
+def print_grid(grid: Grid, target: Target) -> None:
+    """Print or write a table that is no result file."""
+    if target.form == "csv":
+        text = as_csv([dict(zip([c.heading for c in grid.columns], row, strict=True)) for row in grid.rows])
+    elif target.form in ("table", "md"):
+        text = grid_text(grid, target)
+    else:
+        raise InputError(f"a comparison is no {target.form}: choose table, md or csv", where="-o")
+    print_text(text, target)
+
+
+def print_text(text: str, target: Target) -> None:
+    """Print or write text."""
+    if target.path is None:
+        click.echo(text, nl=False)
+    else:
+        write_atomically(target.path, text)
 
 
 def level_grid(result: Result) -> Grid:

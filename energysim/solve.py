@@ -1,0 +1,150 @@
+"""The best mapping of a layer: from the cache if it was found before, else by the search."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from pydantic import ValidationError
+
+from energysim.cache import Cache, key_of
+from energysim.errors import EnergysimError
+from energysim.mapper.goal import Certificate, Measure
+from energysim.mapper.search import Mapped, Problem, search
+from energysim.mapping import LevelLoops, Nest, read_loops, write_nest
+from energysim.result import VERSION, RunnerUp
+
+_NOT_COUNTED = {"source", "note", "assumed", "clock_mhz", "static_mw"}
+"""Fields of a hardware file that no count depends on (static energy per cycle is given apart)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Solved:
+    """A mapping as a mapping file states it, and as loops."""
+
+    loops: tuple[LevelLoops, ...]
+    nest: Nest
+    trips: tuple[int, ...]
+    certificate: Certificate
+    others: tuple[RunnerUp, ...]
+
+
+def solve(problem: Problem, cache: Cache | None) -> Solved:
+    """Search, unless the same has been searched before.
+
+    Only optimal mappings are kept. What the cache holds is read like a mapping file and checked
+    against the layer; if anything is wrong with it, it is searched again.
+
+    Parameters
+    ----------
+    problem : Problem
+    cache : Cache or None
+        None: search in any case and keep nothing.
+    """
+    key = key_of(_parts(problem)) if cache else ""
+    known = cache.get(key) if cache else None
+    if known is not None:
+        solved = _read(problem, known)
+        if solved is not None:
+            return solved
+    found = search(problem)
+    solved = Solved(
+        _loops_of(problem, found.best),
+        found.best.nest,
+        found.best.trips,
+        found.certificate,
+        tuple(RunnerUp(_loops_of(problem, other), other.measure) for other in found.others),
+    )
+    if cache and found.certificate.optimal:
+        cache.put(key, _written(solved))
+    return solved
+
+
+def _loops_of(problem: Problem, mapped: Mapped) -> tuple[LevelLoops, ...]:
+    weights = problem.store is not None
+    return write_nest(problem.hardware, mapped.nest, mapped.trips, has_weights=weights)
+
+
+def _parts(problem: Problem) -> dict[str, Any]:
+    """All that the answer depends on, as plain data."""
+    hardware = problem.hardware.model_dump(mode="json", exclude={"name"})
+    store, flow, options = problem.store, problem.dataflow, problem.options
+    return {
+        "energysim": VERSION,
+        "hardware": _bare(hardware) | {"levels": [_bare(each) for each in hardware["levels"]]},
+        "shape": asdict(problem.shape),
+        "dataflow": {
+            "unroll": [[dim.name for dim in dims] for dims in flow.unroll],
+            "stationary": None if flow.stationary is None else flow.stationary.label,
+            "whole": sorted(dim.name for dim in flow.whole),
+            "order": [dim.name for dim in flow.order],
+            "local_reuse": flow.local_reuse,
+        },
+        "store": store
+        and {
+            "format": store.format,
+            "values": store.values_bits,
+            "metadata": store.metadata_bits,
+            "pattern": repr(store.mask.pattern),
+            "dims": list(store.mask.dims),
+            "seed": store.mask.seed,
+        },
+        "resident": sorted(tensor.label for tensor in problem.residency.tensors),
+        "reserved": problem.residency.reserved_bits,
+        "objective": str(problem.objective),
+        "static": problem.static_pj_per_cycle,
+        "compute": problem.compute_pj,
+        "perfect": options.perfect,
+    }
+
+
+def _bare(block: dict[str, Any]) -> dict[str, Any]:
+    """A block of the hardware file without what says only where its values come from."""
+    return {
+        name: _bare(value) if isinstance(value, dict) else value
+        for name, value in block.items()
+        if name not in _NOT_COUNTED
+    }
+
+
+def _written(solved: Solved) -> dict[str, Any]:
+    return {
+        "loops": _rows(solved.loops),
+        "certificate": {**asdict(solved.certificate), "seconds": 0.0},
+        "others": [
+            {"loops": _rows(other.loops), "measure": asdict(other.measure)}
+            for other in solved.others
+        ],
+    }
+
+
+def _rows(loops: Sequence[LevelLoops]) -> list[dict[str, Any]]:
+    return [row.model_dump(mode="json") for row in loops]
+
+
+def _read(problem: Problem, entry: Any) -> Solved | None:
+    try:
+        loops = _loops(entry["loops"])
+        nest, trips = read_loops(
+            problem.hardware,
+            problem.shape,
+            loops,
+            has_weights=problem.store is not None,
+            where=str,
+        )
+        certificate = Certificate(
+            **{each.name: entry["certificate"][each.name] for each in fields(Certificate)}
+        )
+        others = tuple(
+            RunnerUp(_loops(other["loops"]), Measure(**other["measure"]))
+            for other in entry["others"]
+        )
+    except (EnergysimError, ValidationError, KeyError, TypeError, ValueError):
+        return None
+    return Solved(loops, nest, trips, certificate, others)
+
+
+def _loops(rows: Any) -> tuple[LevelLoops, ...]:
+    return tuple(LevelLoops.model_validate_json(json.dumps(row)) for row in rows)
