@@ -18,6 +18,8 @@ FORMAT = 1
 """Number of the layout of keys and entries: another one finds nothing of the old."""
 
 _DIGITS = set("0123456789abcdef")
+_SHELF, _KEY = 2, 64
+"""Letters of the name of a folder of entries, and of an entry."""
 
 
 def folder() -> Path:
@@ -29,7 +31,9 @@ def folder() -> Path:
     if sys.platform == "darwin":
         return home / "Library" / "Caches" / "energysim"
     if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or home / "AppData/Local") / "energysim" / "cache"
+        return (
+            Path(os.environ.get("LOCALAPPDATA") or home / "AppData/Local") / "energysim" / "cache"
+        )
     return Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache") / "energysim"
 
 
@@ -104,14 +108,14 @@ class Cache:
         return len(sizes), sum(sizes)
 
     def _path(self, key: str) -> Path:
-        return self.folder / key[:2] / f"{key}.json"
+        return self.folder / key[:_SHELF] / f"{key}.json"
 
     def _shelves(self) -> list[Path]:
         with suppress(OSError):
             return [
                 shelf
                 for shelf in sorted(self.folder.iterdir())
-                if len(shelf.name) == 2 and set(shelf.name) <= _DIGITS and shelf.is_dir()
+                if len(shelf.name) == _SHELF and set(shelf.name) <= _DIGITS and shelf.is_dir()
             ]
         return []
 
@@ -122,7 +126,9 @@ class Cache:
                 found += [
                     path
                     for path in sorted(shelf.iterdir())
-                    if path.suffix == ".json" and set(path.stem) <= _DIGITS and len(path.stem) == 64
+                    if path.suffix == ".json"
+                    and len(path.stem) == _KEY
+                    and set(path.stem) <= _DIGITS
                 ]
         return found
 

@@ -249,13 +249,27 @@ def write_nest(
 
 
 def _starts(nest: Nest, cuts: Sequence[Sequence[int | None]]) -> list[int]:
-    """Where each level's own loops begin: at the outermost cut of it and all levels inside it."""
+    """Where each level's own loops begin: at the outermost cut of it and all levels inside it.
+
+    Also no later than the spatial loops that fan out behind the level.
+    """
     starts = [len(nest.loops)] * (nest.levels + 1)
     for level in reversed(range(nest.levels)):
         own = [cut for cut in cuts[level] if cut is not None]
-        starts[level] = min([starts[level + 1], *own])
+        fans = [
+            position
+            for position, loop in enumerate(nest.loops)
+            if loop.axis is not None and _fans_behind(nest, loop.axis) == level
+        ]
+        starts[level] = min([starts[level + 1], *own, *fans])
     starts[0] = 0
     return starts
+
+
+def _fans_behind(nest: Nest, axis: int) -> int:
+    """The level whose instances share what is spread along an axis."""
+    own = [level for level, axes in enumerate(nest.axes) if axis in axes]
+    return (min(own) if own else nest.levels) - 1
 
 
 def _fans_last(nest: Nest, trips: Sequence[int], cuts: Sequence[Sequence[int | None]]) -> bool:

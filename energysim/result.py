@@ -325,7 +325,7 @@ class Result:
 
 
 def _certificate(search: Certificate) -> dict[str, Any]:
-    """What a file says of the search: all but the time, so that the same run gives the same bytes."""
+    """What a file says of the search: not the time, for the same run to give the same bytes."""
     return {
         each.name: getattr(search, each.name) for each in fields(search) if each.name != "seconds"
     }

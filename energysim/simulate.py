@@ -11,6 +11,7 @@ from energysim.axes import Shape, Tensor
 from energysim.checks import collect_notes
 from energysim.errors import DoesNotFitError, InputError, did_you_mean
 from energysim.hardware import Hardware
+from energysim.mapper.goal import Certificate, Objective, Options
 from energysim.mapping import (
     LevelLoops,
     MappingFile,
@@ -18,7 +19,6 @@ from energysim.mapping import (
     read_loops,
     write_line,
 )
-from energysim.mapper.goal import Certificate, Objective, Options
 from energysim.network import Layer, Network
 from energysim.result import AccessRow, LayerRow, Result, RunnerUp
 from energysim.sparsity import FORMATS
@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from energysim.model.capacity import Occupancy
     from energysim.model.sparse import WeightStore
     from energysim.price import Job
+
+TURNS = 600
+"""Partial mappings of a layer that are continued, unless there is a budget of time: a number gives
+the same result on every machine. Most layers are solved long before."""
 
 COUNTABLE = 2**52
 """Operations of a layer below which every count is exact."""
@@ -112,7 +116,8 @@ def simulate(
     perfect : bool
         Search only trip counts that divide.
     budget_s : float, optional
-        Stop the search of the layers together after this long, with what it has found [s].
+        Stop the search of the layers together after this long, with what it has found [s]. Without
+        one it stops after :data:`TURNS` partial mappings a layer, or when it has the best one.
     cache : Cache, optional
         Where mappings found before are looked up and new ones kept (the command line uses
         ``Cache(energysim.cache.folder())``).
@@ -357,7 +362,7 @@ def _cost(job: Job, options: _Options, budget_s: float | None) -> _Cost:
             options.objective,
             static_pj_per_cycle(hardware),
             arithmetic_pj(job, hardware),
-            Options(options.perfect, budget_s),
+            Options(options.perfect, budget_s, TURNS if budget_s is None else None),
         )
         solved = solve(problem, options.cache)
         nest, trips, loops = solved.nest, solved.trips, solved.loops

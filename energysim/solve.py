@@ -34,8 +34,8 @@ class Solved:
 def solve(problem: Problem, cache: Cache | None) -> Solved:
     """Search, unless the same has been searched before.
 
-    Only optimal mappings are kept. What the cache holds is read like a mapping file and checked
-    against the layer; if anything is wrong with it, it is searched again.
+    What a budget of time has stopped is not kept. What the cache holds is read like a mapping file
+    and checked against the layer; if anything is wrong with it, it is searched again.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ def solve(problem: Problem, cache: Cache | None) -> Solved:
         found.certificate,
         tuple(RunnerUp(_loops_of(problem, other), other.measure) for other in found.others),
     )
-    if cache and found.certificate.optimal:
+    if cache and (found.certificate.optimal or problem.options.budget_s is None):
         cache.put(key, _written(solved))
     return solved
 
@@ -97,6 +97,7 @@ def _parts(problem: Problem) -> dict[str, Any]:
         "static": problem.static_pj_per_cycle,
         "compute": problem.compute_pj,
         "perfect": options.perfect,
+        "turns": options.turns,
     }
 
 

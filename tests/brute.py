@@ -100,9 +100,7 @@ def cut_orders(here: Arrangement) -> list[Order]:
     return sorted(found)
 
 
-def tiles(
-    here: Arrangement, asked: Problem, order: Order
-) -> Ints:
+def tiles(here: Arrangement, asked: Problem, order: Order) -> Ints:
     """Every chain of tiles for an order of cuts, ``(B, cuts, 8)``; loops over any dim anywhere."""
     ladders = here.ladders
     chains = [
@@ -134,9 +132,7 @@ def _chains(reach: tuple[Ints, ...], length: int, *, whole: bool) -> Iterator[tu
     yield from follow(0, length, ())
 
 
-def _in_one_piece(
-    here: Arrangement, order: Order, i: int, cut: Ints
-) -> Ints:
+def _in_one_piece(here: Arrangement, order: Order, i: int, cut: Ints) -> Ints:
     """No dim is cut after it fanned out as long as an outer level's tile is still to come."""
     good = np.ones(cut.shape[0], dtype=np.bool_)
     for dim, axis, _ in here.fan:
@@ -155,7 +151,11 @@ def best(asked: Problem, objective: Objective, *, most: int = 40_000) -> tuple[f
             many = 1
             for dim in Dim:
                 size = here.ladders[dim].trips.size
-                many *= len(list(_chains(here.ladders[dim].reach, len(order), whole=False))) if size > 1 else 1
+                many *= (
+                    len(list(_chains(here.ladders[dim].reach, len(order), whole=False)))
+                    if size > 1
+                    else 1
+                )
             tried += many
             if tried > most:
                 return None
@@ -210,9 +210,7 @@ def _ragged(here: Arrangement) -> bool:
     )
 
 
-def _least(
-    asked: Problem, nest: Nest, trips: Ints, counts: Counts, objective: Objective
-) -> float:
+def _least(asked: Problem, nest: Nest, trips: Ints, counts: Counts, objective: Objective) -> float:
     """Least cost of a batch: energy and latency as arrays, whether it fits for the best first."""
     prices = tariff(asked.hardware, nest, asked.store, asked.residency.tensors)
     energy = np.full(counts.steps.shape, prices.once_pj() + asked.compute_pj)

@@ -161,9 +161,11 @@ def test_width_of_an_element(tensor: Tensor, *, final: bool, bits: int) -> None:
 def test_a_layer_that_fits_nothing_is_named() -> None:
     net = network(conv("small", 1, 1), conv("large", 4), size=(1, 6, 6))
     with pytest.raises(DoesNotFitError) as caught:
-        simulate(net, machine(buffer(capacity_kib=None, capacity_bytes=12)))
-    assert str(caught.value).startswith("layer large: no tile fits level BUF: ")
-    assert "bytes are missing for the smallest one" in str(caught.value)
+        simulate(net, machine(buffer(capacity_kib=None, capacity_bytes=4)))
+    # a weight, an input and a partial sum of 3 bytes
+    assert str(caught.value) == (
+        "layer small: level BUF is too small: 1 bytes are missing for the smallest tiles"
+    )
     assert caught.value.exit_code == 3
 
 
@@ -175,8 +177,7 @@ def test_an_inner_level_that_is_too_small_is_named() -> None:
         simulate(network(conv("c", 4), size=(4, 6, 6)), machine(buffer(), tiny))
     # one weight and one partial sum of 24 bits
     assert str(caught.value) == (
-        "layer c: level RF cannot hold one element of each tensor that it keeps: "
-        "1 bytes are missing"
+        "layer c: level RF is too small: 1 bytes are missing for the smallest tiles"
     )
     doubled = machine(buffer(), tiny | {"double_buffered": True, "capacity_bytes": 7})
     with pytest.raises(DoesNotFitError, match="1 bytes are missing"):

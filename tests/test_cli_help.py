@@ -15,7 +15,7 @@ from energysim.cli import main, options
 from energysim.hardware import FormatWord
 from energysim.mapper.search import Objective
 
-COMMANDS = ["run", "list", "show", "check"]
+COMMANDS = ["run", "list", "show", "check", "cache"]
 HEAVY = ("numpy", "pandas", "matplotlib", "rich")
 
 

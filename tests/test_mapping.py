@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from pydantic import ValidationError
 from machines import random_layer, random_machine
+from pydantic import ValidationError
 from strategies import Case, cases
 from test_bound import draw_places
 

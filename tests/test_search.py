@@ -183,7 +183,11 @@ def test_freedom_never_costs_more(seed: int) -> None:
     for flow in DATAFLOWS:
         machine_ = with_dataflow(hardware, flow).model_copy(update={"array": array})
         named = machine_.model_copy(
-            update={"array": array.model_copy(update={"unroll": dict.fromkeys(hardware.axis_names, ("K", "C"))})}
+            update={
+                "array": array.model_copy(
+                    update={"unroll": dict.fromkeys(hardware.axis_names, ("K", "C"))}
+                )
+            }
         )
         try:
             costs[flow] = search(problem(named, shape)).best.measure.energy

@@ -73,7 +73,7 @@ def test_every_network_runs_on_every_machine(name: str, hw: str) -> None:
         assert row.kind == layer.kind
         assert row.weight_bits > 0 or not layer.has_weights
         assert result.mappings[row.layer]
-    assert 0 < result.search.evaluated
+    assert result.search.evaluated > 0
     assert result.search.optimal
 
 

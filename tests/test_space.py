@@ -1,4 +1,4 @@
-"""The mapspace: ladders of tile sizes, unrollings, orders of cuts, and how many mappings there are."""
+"""The mapspace: ladders of tile sizes, unrollings, orders of cuts, and its size."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def test_ladders_have_one_product_for_every_tile(extent: int, array: int, part: 
     fans = (1, min(part, extent), min(part, extent) * array)
     ladder = Ladder.of(extent, fans, perfect=False, beyond=False)
     steps = -(-extent // fans[-1])
-    sizes = {
-        tuple(-(-extent // (trips * fan)) for fan in fans) for trips in range(1, steps + 1)
-    }
-    seen = [tuple(int(ladder.sizes(level)[i]) for level in range(3)) for i in range(ladder.trips.size)]
+    sizes = {tuple(-(-extent // (trips * fan)) for fan in fans) for trips in range(1, steps + 1)}
+    seen = [
+        tuple(int(ladder.sizes(level)[i]) for level in range(3)) for i in range(ladder.trips.size)
+    ]
     assert set(seen) == sizes
     assert len(seen) == len(sizes)
     assert ladder.sizes(2)[-1] == 1
@@ -135,7 +135,9 @@ def test_the_size_of_a_mapspace_is_what_can_be_listed(seed: int) -> None:
                 after: dict[tuple[int, ...], int] = {}
                 for now, many in chains.items():
                     options = [
-                        here.ladders[dim].reach[now[dim]].tolist() if dim in step.dims else [now[dim]]
+                        here.ladders[dim].reach[now[dim]].tolist()
+                        if dim in step.dims
+                        else [now[dim]]
                         for dim in Dim
                     ]
                     for place in np.stack(np.meshgrid(*options, indexing="ij"), -1).reshape(-1, 8):

@@ -29,7 +29,7 @@ def explain(result: Result, name: str) -> str:
     InputError
         If the network has no such layer.
     """
-    network, hardware = result.inputs
+    network, _ = result.inputs
     known = [row.layer for row in result.layer_rows]
     if name not in known:
         hint = did_you_mean(name, known)
@@ -79,7 +79,8 @@ class _Drawing:
         shape = " ".join(f"{dim.name}{self.shape[dim]}" for dim in Dim if self.shape[dim] > 1)
         factor, unit = unit_for([self.row.energy_pj], ENERGY, least=1)
         yield (
-            f"{self.layer.name} of {self.result.network} on {self.result.hardware}: {shape or 'one MAC'}"
+            f"{self.layer.name} of {self.result.network} on {self.result.hardware}: "
+            f"{shape or 'one MAC'}"
         )
         yield (
             f"{number(self.row.energy_pj, factor)} {unit}, {self.row.cycles:,} cycles, "
@@ -104,7 +105,8 @@ class _Drawing:
             for dim, trips, axis in row.spatial:
                 depth += 1
                 yield f"{'  ' * depth}in parallel {dim.lower()} in 0..{trips - 1} on {axis}"
-        yield f"{'  ' * (depth + 1)}{'multiply and add' if self.layer.has_weights else 'vector unit'}"
+        inmost = "multiply and add" if self.layer.has_weights else "vector unit"
+        yield f"{'  ' * (depth + 1)}{inmost}"
 
     def _by_level(self) -> list[LevelLoops]:
         given = {row.level: row for row in self.loops}
@@ -121,8 +123,8 @@ class _Drawing:
         held = [tensor for tensor in Tensor if self.nest.cuts[level][tensor] is not None]
         if room is None or not held:
             return f"{memory.name}: not used"
-        tiles = ", ".join(f"{tensor.label} {_tile(self.shape, self.nest, self.trips, level, tensor)}"
-                          for tensor in held)  # fmt: skip
+        sizes = [_tile(self.shape, self.nest, self.trips, level, tensor) for tensor in held]
+        tiles = ", ".join(f"{t.label} {size}" for t, size in zip(held, sizes, strict=True))
         return f"{memory.name}: {tiles}  [{_filled(room)}]"
 
     def limits(self) -> Iterator[str]:
@@ -185,6 +187,8 @@ def _share(room: Occupancy) -> float:
 def _filled(room: Occupancy) -> str:
     used = -(-room.used_bits // BITS_PER_BYTE)
     if isinstance(room.capacity_bits, int):
-        return f"{used:,} of {room.capacity_bits // BITS_PER_BYTE:,} bytes, {100 * _share(room):.0f} %"
+        return (
+            f"{used:,} of {room.capacity_bits // BITS_PER_BYTE:,} bytes, {100 * _share(room):.0f} %"
+        )
     size = sum(room.capacity_bits.values()) // BITS_PER_BYTE
     return f"{used:,} of {size:,} bytes in parts, fullest {100 * _share(room):.0f} %"

@@ -111,14 +111,16 @@ residency = click.option(
     help="Keep what fits on chip between layers and inferences; else as the hardware file says.",
 )
 perfect = click.option(
-    "--perfect", is_flag=True, help="Search only trip counts that divide, so that no piece is short."
+    "--perfect",
+    is_flag=True,
+    help="Search only trip counts that divide, so that no piece is short.",
 )
 budget = click.option(
     "--budget",
     "budget_s",
     callback=lambda _ctx, _param, text: seconds(text),
     metavar="TIME",
-    help="Stop the search after this long (10s, 2m) and say how far from the best it may be.",
+    help="Search this long (10s, 2m) if need be; else for a fixed number of steps a layer.",
 )
 no_cache = click.option(
     "--no-cache", is_flag=True, help="Search again what has been searched before, and keep nothing."

@@ -413,9 +413,7 @@ def dataflow_grid(
         _figures("energy", energies, PICOJOULES),
         Column("vs best", [times(energy, least) for energy in energies]),
         _figures("cycles", [each.total_cycles for each in good.values()], COUNTS),
-        _figures(
-            hardware.levels[0].name, [each.total_dram_bytes for each in good.values()], BYTES
-        ),
+        _figures(hardware.levels[0].name, [each.total_dram_bytes for each in good.values()], BYTES),
     )
     footer = ["* the hardware's own, with what its file spells"]
     footer += [f"{name}: {each}" for name, each in found.items() if name not in good]
@@ -431,7 +429,9 @@ def _figures(name: str, values: Sequence[float], units: Sequence[Unit]) -> Colum
 def print_grid(grid: Grid, target: Target) -> None:
     """Print or write a table that is no result file."""
     if target.form == "csv":
-        text = as_csv([dict(zip([c.heading for c in grid.columns], row, strict=True)) for row in grid.rows])
+        text = as_csv(
+            [dict(zip([c.heading for c in grid.columns], row, strict=True)) for row in grid.rows]
+        )
     elif target.form in ("table", "md"):
         text = grid_text(grid, target)
     else:

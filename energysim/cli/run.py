@@ -76,7 +76,7 @@ def command(
 
         render.print_text(explain(result, layer), target)
         return
-    if verbose:
+    if verbose and not quiet:
         render.say(f"searched for {result.search.seconds:.2f} s")
     render.deliver(result, dense, target, levels=levels, quiet=quiet)
 

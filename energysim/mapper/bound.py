@@ -31,7 +31,7 @@ MIDDLE = 4
 """With so many pieces one of full size touches no border."""
 
 Prices = Mapping[Key, float]
-"""Cost of one counted element: energy, bits or cycles, see :class:`energysim.model.energy.Tariff`."""
+"""Cost of one counted element: energy [pJ], bits or cycles."""
 
 
 def outer(vectors: Mapping[Dim, npt.NDArray[np.generic]]) -> Floats:
@@ -150,9 +150,7 @@ def _most_used(here: Arrangement, dim: Dim, level: int) -> int:
     return int(_used(here, dim, fan).max())
 
 
-def _complete(
-    here: Arrangement, rules: Rules, above: int, level: int, prices: Prices
-) -> float:
+def _complete(here: Arrangement, rules: Rules, above: int, level: int, prices: Prices) -> float:
     """What final outputs cost more (or less) than the partial sums they are counted as."""
     whole = here.shape.elements(Tensor.OUTPUT)
     cost = 0.0
@@ -219,7 +217,9 @@ def _input(
             plane = np.where(row_taps, plane, np.where(column_taps, by_column, plane))
     channels = shape[Dim.N] * shape[Dim.G] * shape[Dim.C]
     least = rows.apart.min() * columns.apart.min()  # every element is loaded once at least
-    return channels * np.maximum(outer({Dim.K: _pieces(here, Dim.K, seen)}) * plane, least)
+    passes = outer({Dim.K: _pieces(here, Dim.K, seen)})
+    moved: Floats = channels * np.maximum(passes * plane, least)
+    return moved
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,8 +285,15 @@ def _window(here: Arrangement, rules: Rules, out: Dim, seen: int, level: int) ->
     shape[out], shape[tap] = grid
 
     columns = (apart, shared, pieces * parts, pieces, overlap * fan)
-    grids = [np.broadcast_to(values, grid).astype(np.float64) for values in columns]
-    return _Window(*(values.reshape(shape) for values in grids), grids=_Grids(*grids))
+    plain = _Grids(*(np.broadcast_to(values, grid).astype(np.float64) for values in columns))
+    return _Window(
+        plain.apart.reshape(shape),
+        plain.shared.reshape(shape),
+        plain.pieces.reshape(shape),
+        plain.sections.reshape(shape),
+        plain.overlap.reshape(shape),
+        plain,
+    )
 
 
 class FreshChannels:
@@ -404,9 +411,7 @@ class _Section:
     """rows that two pieces share, at most; 0 where the block does not cut the axis"""
 
 
-def _section(
-    window: _Window, out: Dim, now: Sequence[int], lists: Sequence[Ints]
-) -> _Section:
+def _section(window: _Window, out: Dim, now: Sequence[int], lists: Sequence[Ints]) -> _Section:
     tap = Dim.R if out is Dim.P else Dim.S
     outs, taps = lists[out], lists[tap]
     at = [1] * len(Dim)
@@ -576,13 +581,11 @@ def packed_bits(here: Arrangement, store: WeightStore, level: int) -> Floats:
     return bits
 
 
-def folds(here: Arrangement, tensor: Tensor, level: int) -> Floats:
+def folds(here: Arrangement, level: int) -> Floats:
     """At least so many tiles of an instance one after the other, over all dims."""
     return outer(
         {
-            dim: np.ceil(
-                here.shape[dim] / (ladder.sizes(level) * ladder.fans[level])
-            )
+            dim: np.ceil(here.shape[dim] / (ladder.sizes(level) * ladder.fans[level]))
             for dim, ladder in zip(Dim, here.ladders, strict=True)
         }
     )

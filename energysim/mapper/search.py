@@ -7,8 +7,8 @@ is known for every tile beforehand: from the innermost cut outward,
     h(stage, tile) = min over next steps, min over tiles that fit into this one of
                          cost of the step + h(next stage, new tile),
 
-a running minimum along the step's dims. It never exceeds what a completion costs, because tiles that
-cannot be reached by whole trip counts, and levels that are too full, only leave fewer choices.
+a running minimum along the step's dims. It never exceeds what a completion costs, because tiles
+that no whole trip count reaches, and levels that are too full, only leave fewer choices.
 
 Partial mappings are continued in the order of their bounds. Complete ones are counted exactly. The
 search ends when no bound is below the best cost: then that cost is optimal.
@@ -46,7 +46,7 @@ from energysim.mapper.space import (
 from energysim.mapping import Loop, Nest, Rules
 from energysim.model.capacity import Residency, element_bits
 from energysim.model.counts import Counts, Expansion, Key, choices_of, expand_orders
-from energysim.model.energy import Tariff, tariff
+from energysim.model.energy import tariff
 from energysim.model.latency import latency, overlaps
 from energysim.model.sparse import WeightStore
 from energysim.model.tables import Ints
@@ -77,7 +77,7 @@ class Problem:
     static_pj_per_cycle: float = 0.0
     compute_pj: float = 0.0
     """energy of the arithmetic, the same for every mapping [pJ]"""
-    options: Options = Options()
+    options: Options = field(default_factory=Options)
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +215,7 @@ class _Model:
                 tile = bound.tile_elements(here, rules, tensor, level, first=True)
             cost = cost + tile * part.first_tile[tensor]
         if (tensor, level) in part.fold:
-            cost = cost + bound.folds(here, tensor, level) * part.fold[tensor, level]
+            cost = cost + bound.folds(here, level) * part.fold[tensor, level]
         return cost
 
     def at_macs(self, part: _Part) -> float:
@@ -242,7 +242,7 @@ class _Model:
         else:
             copies = np.ones((1,) * len(Dim))
             if memory.double_buffered:
-                copies = 2.0 - bound.constant(here, tensor)
+                copies = 2.0 - bound.constant(here, tensor).astype(np.float64)
             if tensor is Tensor.WEIGHT and memory.compressed and problem.store is not None:
                 return bound.packed_bits(here, problem.store, level) * copies, more
             bits = bound.tile_elements(here, problem.rules, tensor, level)
@@ -338,13 +338,20 @@ def _lay_out(here: Arrangement, path: Path, places: Ints) -> _Layout:
             at[step.level, step.tensor] = len(loops)
     block(order, np.broadcast_to(last, before.shape))
     fan_out(here.macs + 1)
-    cuts = []
-    for level, held in enumerate(here.holds):
-        row = [(0 if level == 0 else at[level, t]) if t in held else None for t in Tensor]
-        cuts.append((row[0], row[1], row[2]))
-    nest = Nest(tuple(loops), tuple(cuts), here.axes[: here.macs])
+    nest = Nest(tuple(loops), _cuts(here, at), here.axes[: here.macs])
     trips = np.stack(columns, axis=1) if columns else np.empty((batch, 0), dtype=np.int64)
     return _Layout(nest, trips, tuple(blocks))
+
+
+def _cuts(
+    here: Arrangement, at: Mapping[tuple[int, Tensor], int]
+) -> tuple[tuple[int | None, int | None, int | None], ...]:
+    """Cuts of every level and tensor; those of the outermost level stand in front of all loops."""
+    rows = [
+        [at.get((level, tensor), 0) if tensor in held else None for tensor in Tensor]
+        for level, held in enumerate(here.holds)
+    ]
+    return tuple((row[0], row[1], row[2]) for row in rows)
 
 
 def _trips(here: Arrangement, dim: Dim, outer: Ints, inner: Ints) -> Ints:
@@ -371,7 +378,7 @@ def _spread(
     return spread
 
 
-def orders(layout: _Layout, flow: Dataflow) -> list[tuple[int, ...]]:
+def orders(layout: _Layout) -> list[tuple[int, ...]]:
     """Ranks of the loops for every order inside the blocks that can differ in cost.
 
     Where a loop stands in its block makes a difference to ``input`` only: ``weight`` and ``output``
@@ -507,7 +514,7 @@ class _Tree:
         here, problem = self.here, self.goal.problem
         self.capacity = np.full(here.macs, np.inf)
         least = np.zeros(here.macs)
-        for (tensor, level) in self.cost:
+        for tensor, level in self.cost:
             if level == here.macs:
                 self.allowed[tensor, level] = self._latched(tensor)
                 continue
@@ -556,8 +563,8 @@ class _Tree:
             new_low, new_high = list(low), list(high)
             for dim in step.dims:
                 new_high[dim] = self.full[dim] - 1
-            for dim, least in enumerate(_lowest(self.allowed[step.tensor, step.level])):
-                new_low[dim] = max(new_low[dim], least)
+            for at, least in enumerate(_lowest(self.allowed[step.tensor, step.level])):
+                new_low[at] = max(new_low[at], least)
             if any(a > b for a, b in zip(new_low, new_high, strict=True)):
                 continue
             if step.after in self.windows:
@@ -673,7 +680,11 @@ class _Tree:
                 at = np.maximum(places[inside], new_low[inside]) - new_low[inside]
                 ahead = np.take(ahead, at, axis=inside)
                 new_low = (*new_low[:inside], low[inside], *new_low[inside + 1 :])
-                new_high = (*new_high[:inside], low[inside] + shape[inside] - 1, *new_high[inside + 1 :])
+                new_high = (
+                    *new_high[:inside],
+                    low[inside] + shape[inside] - 1,
+                    *new_high[inside + 1 :],
+                )
                 full = tuple(b - a + 1 for a, b in zip(new_low, new_high, strict=True))
             else:
                 places[inside] = np.arange(new_low[inside], new_high[inside] + 1)
@@ -687,14 +698,14 @@ class _Tree:
         strict = movable[0] if len(movable) == 1 else None
         index, here = [], []
         for dim in Dim:
-            places = low[dim] + np.arange(shape[dim])
+            spots = low[dim] + np.arange(shape[dim])
             if dim in step.dims and dim not in done:
-                places = np.maximum(places + (dim is strict), new_low[dim])
-                within = places <= new_high[dim]
+                spots = np.maximum(spots + (dim is strict), new_low[dim])
+                within = spots <= new_high[dim]
             else:
-                within = (places >= new_low[dim]) & (places <= new_high[dim])
+                within = (spots >= new_low[dim]) & (spots <= new_high[dim])
             here.append(np.flatnonzero(within))
-            index.append(places[within] - new_low[dim])
+            index.append(spots[within] - new_low[dim])
         target = np.ix_(*here)
         table[target] = np.minimum(table[target], ahead[np.ix_(*index)])
 
@@ -738,9 +749,8 @@ class _Tree:
             if not choice.size:
                 return None
             lists.append(choice)
-        fits = _pick(self.allowed[step.tensor, step.level], lists)
         room, pending, taken = self._take(stream, row, step, lists)
-        fits = fits & taken
+        fits = (_pick(self.allowed[step.tensor, step.level], lists) > 0) & taken
         shape = tuple(choice.size for choice in lists)
         costs, bounds = [], []
         for i, table in enumerate(self.tables[step.after]):
@@ -841,8 +851,10 @@ class _Tree:
         whole = np.ones((1,) * len(Dim), dtype=np.bool_)
         for dim in REDUCTION:
             ladder = self.here.ladders[dim]
-            seen = level if not self.goal.problem.rules.reduce else self.here.outer(
-                Tensor.OUTPUT, level
+            seen = (
+                level
+                if not self.goal.problem.rules.reduce
+                else self.here.outer(Tensor.OUTPUT, level)
             )
             shape = [1] * len(Dim)
             shape[dim] = lists[dim].size
@@ -914,7 +926,7 @@ class _Goal:
         """in the second round: the best cost by the objective; then energy is minimised"""
         self.best = np.inf
         self.found: list[tuple[float, Mapped]] = []
-        self.evaluated = self.pruned_bound = self.pruned_capacity = 0
+        self.evaluated = self.pruned_bound = self.pruned_capacity = self.turns = 0
         objective = problem.objective
         self.with_dram = objective is Objective.DRAM
         self.with_cycles = bool(problem.static_pj_per_cycle) or objective in {
@@ -965,6 +977,12 @@ class _Goal:
             return np.ones(values.shape, dtype=np.bool_)
         return values < self.best * (1 - TIE)
 
+    def exhausted(self, begin: float) -> bool:
+        """Whether the time or the turns that the search has are used up."""
+        budget, turns = self.problem.options.budget_s, self.problem.options.turns
+        late = budget is not None and monotonic() - begin > budget
+        return late or (turns is not None and self.turns >= turns)
+
     def offer(self, value: float, mapped: Mapped) -> None:
         """Keep a complete mapping if it is the best, or one of the next."""
         if value < self.best * (1 - TIE) or not np.isfinite(self.best):
@@ -985,7 +1003,7 @@ def _evaluate(tree: _Tree, path: Path, places: Ints) -> None:
     goal, here, problem = tree.goal, tree.here, tree.goal.problem
     layout = _lay_out(here, path, places)
     choices, index = choices_of(layout.nest, layout.trips)
-    ranks = orders(layout, goal.flow)
+    ranks = orders(layout)
     expansions = expand_orders(
         here.shape,
         layout.nest,
@@ -1034,29 +1052,12 @@ def _offer(
 def _fits(tree: _Tree, layout: _Layout, counts: Counts, places: Ints, path: Path) -> Bools:
     """Which mappings fit every level, as ``capacity.occupancy`` counts it."""
     here, problem = tree.here, tree.goal.problem
-    hardware = problem.hardware
     fits = np.ones(places.shape[0], dtype=np.bool_)
     for level in range(1, here.macs):
-        memory = hardware.levels[level]
-        needed: dict[Tensor, Floats] = {}
-        for tensor in here.holds[level]:
-            final = counts(level, tensor, "final") > 0
-            width = np.where(
-                final,
-                element_bits(hardware, tensor, final=True),
-                element_bits(hardware, tensor, final=False),
-            )
-            if tensor in here.resident and here.cuts[tensor][:1] == (level,):
-                whole = 0 if tensor is Tensor.WEIGHT else here.shape.elements(tensor)
-                needed[tensor] = whole * width.astype(np.float64)
-                continue
-            bits = counts(level, tensor, "tile") * width.astype(np.float64)
-            if tensor is Tensor.WEIGHT and memory.compressed and problem.store is not None:
-                bits = _packed(here.shape, layout, level, problem.store)
-            if memory.double_buffered:
-                bits = bits * (2 - counts(level, tensor, "constant"))
-            needed[tensor] = bits
-        capacity = memory.capacity_bits()
+        needed = {
+            tensor: _needed(tree, layout, counts, level, tensor) for tensor in here.holds[level]
+        }
+        capacity = problem.hardware.levels[level].capacity_bits()
         if isinstance(capacity, dict):
             for tensor, bits in needed.items():
                 fits &= bits <= capacity[tensor]
@@ -1068,6 +1069,24 @@ def _fits(tree: _Tree, layout: _Layout, counts: Counts, places: Ints, path: Path
     if tree.flow.order:
         fits &= _in_order(tree, path, places)
     return fits
+
+
+def _needed(tree: _Tree, layout: _Layout, counts: Counts, level: int, tensor: Tensor) -> Floats:
+    """Room that a tensor takes in a level, for each mapping of a batch [bit]."""
+    here, problem = tree.here, tree.goal.problem
+    memory = problem.hardware.levels[level]
+    final = counts(level, tensor, "final") > 0
+    widths = (element_bits(problem.hardware, tensor, final=each) for each in (True, False))
+    width = np.where(final, *widths).astype(np.float64)
+    if tensor in here.resident and here.cuts[tensor][:1] == (level,):
+        whole = 0 if tensor is Tensor.WEIGHT else here.shape.elements(tensor)
+        return whole * width
+    bits: Floats = counts(level, tensor, "tile") * width
+    if tensor is Tensor.WEIGHT and memory.compressed and problem.store is not None:
+        bits = _packed(here.shape, layout, level, problem.store)
+    if memory.double_buffered:
+        bits = bits * (2.0 - counts(level, tensor, "constant"))
+    return bits
 
 
 def _stays(tree: _Tree, counts: Counts) -> Bools:
@@ -1212,41 +1231,74 @@ def _minimise(goal: _Goal, places: Sequence[Arrangement], begin: float) -> Found
 
 def _explore(goal: _Goal, trees: Sequence[_Tree], begin: float) -> tuple[bool, float]:
     """Branch and bound over all trees; whether it came to its end, and the least bound left."""
-    budget = goal.problem.options.budget_s
+    options = goal.problem.options
     roots = [root for tree in trees if (root := tree.root()) is not None]
     for root in sorted(roots, key=lambda root: float(root.values[0])):
         if root.values[0] < goal.best:
             _dive(root)
-    heap: list[tuple[float, int, int, _Stream]] = []
-    tie = counter()
-    pool = _Pool(goal)
-
-    def push(stream: _Stream) -> None:
-        if stream.at < stream.values.size:
-            value = float(stream.values[stream.at])
-            heapq.heappush(heap, (value, -len(stream.path), next(tie), stream))
-
+    queue = _Queue(goal)
     for root in roots:
-        pool.add(root) if root.complete else push(root)
-    while heap or pool.waiting:
-        value = min(heap[0][0] if heap else np.inf, pool.least)
-        if goal.problem.options.prune and value >= goal.best * (1 - TIE):
-            goal.pruned_bound += sum(each[3].values.size - each[3].at for each in heap)
-            goal.pruned_bound += pool.drop()
+        queue.take(root)
+    while queue.waiting:
+        value = queue.least
+        if options.prune and value >= goal.best * (1 - TIE):
+            queue.drop()
             break
-        if budget is not None and goal.found and monotonic() - begin > budget:
+        if goal.found and goal.exhausted(begin):
             return False, value
-        if not heap or pool.ripe(heap[0][0]):
-            pool.flush()
-            continue
-        _, _, _, stream = heapq.heappop(heap)
+        queue.turn()
+    return True, goal.best
+
+
+class _Queue:
+    """Partial mappings by their bounds, and complete ones that wait to be counted."""
+
+    def __init__(self, goal: _Goal) -> None:
+        self.goal = goal
+        self.heap: list[tuple[float, int, int, _Stream]] = []
+        self.tie = counter()
+        self.pool = _Pool(goal)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether there is anything left to do."""
+        return bool(self.heap or self.pool.waiting)
+
+    @property
+    def least(self) -> float:
+        """The least bound of all that is left."""
+        return min(self.heap[0][0] if self.heap else np.inf, self.pool.least)
+
+    def take(self, stream: _Stream) -> None:
+        """Take mappings in."""
+        if stream.complete:
+            self.pool.add(stream)
+        else:
+            self._push(stream)
+
+    def turn(self) -> None:
+        """Continue the most promising partial mapping, or count complete ones."""
+        if not self.heap or self.pool.ripe(self.heap[0][0]):
+            self.pool.flush()
+            return
+        _, _, _, stream = heapq.heappop(self.heap)
         row = stream.at
         stream.at += 1
-        push(stream)
-        pool.turns += 1
+        self._push(stream)
+        self.pool.turns += 1
+        self.goal.turns += 1
         for child in stream.tree.branch(stream, row):
-            pool.add(child) if child.complete else push(child)
-    return True, goal.best
+            self.take(child)
+
+    def drop(self) -> None:
+        """Leave the rest: no bound is below the best cost."""
+        left = sum(each[3].values.size - each[3].at for each in self.heap)
+        self.goal.pruned_bound += left + self.pool.drop()
+
+    def _push(self, stream: _Stream) -> None:
+        if stream.at < stream.values.size:
+            value = float(stream.values[stream.at])
+            heapq.heappush(self.heap, (value, -len(stream.path), next(self.tie), stream))
 
 
 class _Pool:
@@ -1278,7 +1330,9 @@ class _Pool:
         goal, waiting = self.goal, self.waiting
         self.waiting, self.least, self.turns = {}, np.inf, 0
         self.patience = min(2 * self.patience, self.MOST_TURNS)
-        for streams in sorted(waiting.values(), key=lambda own: min(float(s.values[0]) for s in own)):
+        for streams in sorted(
+            waiting.values(), key=lambda own: min(float(s.values[0]) for s in own)
+        ):
             values = np.concatenate([stream.values for stream in streams])
             places = np.concatenate([stream.places for stream in streams])
             order = np.argsort(values, kind="stable")
@@ -1325,8 +1379,7 @@ def _too_small(problem: Problem, places: Sequence[Arrangement]) -> str:
         for level in range(1, here.macs):
             memory = problem.hardware.levels[level]
             least = {
-                tensor: float(model.room(tensor, level)[0].min())
-                for tensor in here.holds[level]
+                tensor: float(model.room(tensor, level)[0].min()) for tensor in here.holds[level]
             }
             capacity = memory.capacity_bits()
             if isinstance(capacity, dict):

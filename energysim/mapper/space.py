@@ -1,9 +1,9 @@
 """The mapspace of a layer: which loop nests there are to choose from.
 
 A nest is a sequence of temporal loops, and every (level, tensor) pair has a *cut* in it: the tile
-is what the loops inside the cut touch (:mod:`energysim.mapping`). Seen from outside, a mapping takes
-the cuts one after the other. In front of each cut stands a *block* of loops, and only loops that
-cut the new tile smaller need to stand there:
+is what the loops inside the cut touch (:mod:`energysim.mapping`). From outside inward a mapping
+takes the cuts one after the other. In front of each cut stands a *block* of loops, and only loops
+that cut the new tile smaller need to stand there:
 
 **A loop over a dim that the tensor does not use may always be moved behind its cut.** The tile
 stays the same, it is fetched less often, and no other cut sees a difference but that the loop may
@@ -35,7 +35,7 @@ import numpy as np
 from energysim.axes import RELEVANT, Dim, Shape, Tensor
 from energysim.hardware import Hardware
 from energysim.mapper.dataflows import Dataflow, Fan, instances, unrollings
-from energysim.mapping import Loop, Nest, held_tensors
+from energysim.mapping import held_tensors
 from energysim.model.tables import Ints
 
 TAPS = (Dim.R, Dim.S)
@@ -244,9 +244,8 @@ def _bypasses(
         free = hardware.levels[level].optional & held if has_weights else frozenset[Tensor]()
         if level == 1:
             free -= resident
-        options.append(
-            [held - set(gone) for size in range(len(free) + 1) for gone in combinations(sorted(free), size)]
-        )  # fmt: skip
+        choices = [c for size in range(len(free) + 1) for c in combinations(sorted(free), size)]
+        options.append([held - set(gone) for gone in choices])
     yield from product(*options)
 
 
@@ -276,9 +275,7 @@ def steps(here: Arrangement, flow: Dataflow, stage: Stage) -> list[Step]:
     return [_step(here, flow, stage, tensor, left[tensor][0]) for tensor in pinned[:1] or waiting]
 
 
-def _step(
-    here: Arrangement, flow: Dataflow, stage: Stage, tensor: Tensor, level: int
-) -> Step:
+def _step(here: Arrangement, flow: Dataflow, stage: Stage, tensor: Tensor, level: int) -> Step:
     after = tuple(taken + (each is tensor) for each, taken in zip(Tensor, stage, strict=True))
     dims = RELEVANT[tensor]
     left = [each for own, taken in zip(here.cuts, after, strict=True) for each in own[taken:]]
@@ -306,7 +303,9 @@ def _kept_together(here: Arrangement, stage: Stage) -> frozenset[Dim]:
     scattered = set[Dim]()
     for dim, axis, _ in here.fan:
         place = here.place(axis)
-        if any(place < level < here.macs for level in taken) and any(level <= place for level in left):
+        if any(place < level < here.macs for level in taken) and any(
+            level <= place for level in left
+        ):
             scattered.add(dim)
     return frozenset(scattered)
 

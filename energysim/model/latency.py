@@ -107,7 +107,7 @@ def level_bits(
 
 
 def overlaps(hardware: Hardware, nest: Nest, level: int) -> bool:
-    """Whether a level's traffic hides behind the work of the others; DRAM's if what it fills does."""
+    """Whether a level's traffic hides behind other work; DRAM's, if what it fills does."""
     if level:
         return hardware.levels[level].double_buffered
     filled = {nest.holders(tensor)[1:2] for tensor in Tensor if nest.holders(tensor)}
