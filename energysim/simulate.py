@@ -331,7 +331,7 @@ def _rename(cost: _Cost, layer: Layer) -> _Cost:
 def _cost(job: Job, options: _Options, budget_s: float | None) -> _Cost:
     import numpy as np
 
-    from energysim.mapper.search import Problem
+    from energysim.mapper.problem import Problem
     from energysim.model.capacity import occupancy
     from energysim.model.counts import count
     from energysim.price import arithmetic_pj, machine_of, price_layer, static_pj_per_cycle

@@ -12,7 +12,8 @@ from pydantic import ValidationError
 from energysim.cache import Cache, key_of
 from energysim.errors import EnergysimError
 from energysim.mapper.goal import Certificate, Measure
-from energysim.mapper.search import Mapped, Problem, search
+from energysim.mapper.problem import Mapped, Problem
+from energysim.mapper.search import search
 from energysim.mapping import LevelLoops, Nest, read_loops, write_nest
 from energysim.result import VERSION, RunnerUp
 

@@ -14,7 +14,9 @@ import numpy as np
 
 from energysim.axes import Dim, Tensor
 from energysim.mapper import bound
-from energysim.mapper.search import Objective, Problem, _lay_out
+from energysim.mapper.goal import Objective
+from energysim.mapper.layout import lay_out
+from energysim.mapper.problem import Problem
 from energysim.mapper.space import STILL, Arrangement, Step, arrangements
 from energysim.mapping import Nest
 from energysim.model.capacity import occupancy
@@ -177,7 +179,7 @@ def _best_of(
     objective: Objective,
 ) -> tuple[float, int]:
     path = tuple(Step(tensor, level, tuple(Dim), (0, 0, 0)) for tensor, level in order)
-    layout = _lay_out(here, path, places)
+    layout = lay_out(here, path, places)
     loops = layout.nest.loops
     each = []
     for positions in layout.blocks:

@@ -14,7 +14,7 @@ from energysim.mapper import bound
 from energysim.mapper import search as module
 from energysim.mapper.dataflows import of_machine
 from energysim.mapper.goal import Objective
-from energysim.mapper.search import Problem
+from energysim.mapper.problem import Problem
 from energysim.mapper.space import Arrangement, Path, paths
 from energysim.mapping import machine_rules
 from energysim.model.capacity import Residency, occupancy

@@ -13,7 +13,7 @@ from command_line import call, call_process, environment
 
 from energysim.cli import main, options
 from energysim.hardware import FormatWord
-from energysim.mapper.search import Objective
+from energysim.mapper.goal import Objective
 
 COMMANDS = ["run", "list", "show", "check", "cache"]
 HEAVY = ("numpy", "pandas", "matplotlib", "rich")

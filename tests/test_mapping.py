@@ -20,7 +20,7 @@ from energysim.axes import RELEVANT, Dim, Shape, Tensor
 from energysim.errors import InputErrors
 from energysim.hardware import Hardware
 from energysim.mapper.dataflows import of_machine
-from energysim.mapper.search import _lay_out
+from energysim.mapper.layout import lay_out
 from energysim.mapper.space import arrangements, paths
 from energysim.mapping import (
     LevelLoops,
@@ -327,7 +327,7 @@ def test_what_is_written_moves_the_same(seed: int) -> None:
         found = arrangements(hardware, shape, flow, has_weights=weights, latch=rules.latch)
         here = rng.choice(found)
         path = rng.choice(list(paths(here, flow))[:500])
-        layout = _lay_out(here, path, draw_places(rng, here, path))
+        layout = lay_out(here, path, draw_places(rng, here, path))
         trips = tuple(layout.trips[0].tolist())
         loops = write_nest(hardware, layout.nest, trips, has_weights=weights)
         nest, again = read_loops(hardware, shape, loops, has_weights=weights, where=str)

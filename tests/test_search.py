@@ -17,7 +17,8 @@ from energysim.errors import DoesNotFitError
 from energysim.hardware import Hardware
 from energysim.mapper.dataflows import DATAFLOWS, of_machine, with_dataflow
 from energysim.mapper.goal import Objective, Options
-from energysim.mapper.search import Found, Problem, search
+from energysim.mapper.problem import Found, Problem
+from energysim.mapper.search import search
 from energysim.mapping import machine_rules
 from energysim.model.capacity import Residency
 from energysim.model.counts import count

@@ -321,25 +321,23 @@ class FreshChannels:
         """of one pass: all of the plane"""
         self.passes = {seen: _pieces(here, Dim.K, seen) for seen in (level, self.above)}
 
-    def elements(self, now: Sequence[int], lists: Sequence[Ints]) -> tuple[Floats, Floats]:
+    def elements(self, now: Ints, tile: Ints) -> tuple[Floats, Floats]:
         """Bound what moves, summed over instances, and together under each outer one.
 
         Parameters
         ----------
-        now : sequence of int
-            Place of the tile before the block.
-        lists : sequence of int array
-            Places of each dim behind it.
+        now, tile : int array, shape (8, n)
+            Places of the tiles before the block, and behind it.
 
         Returns
         -------
         float array, float array
-            One axis a dim, over ``lists``.
+            Shape (n,).
         """
         found = []
         for seen in (self.level, self.above):
-            rows = _section(self.windows[seen, Dim.P], Dim.P, now, lists)
-            columns = _section(self.windows[seen, Dim.Q], Dim.Q, now, lists)
+            rows = _section(self.windows[seen, Dim.P], Dim.P, now, tile)
+            columns = _section(self.windows[seen, Dim.Q], Dim.Q, now, tile)
             corners = rows.overlap * columns.overlap
             plane = np.minimum(
                 rows.apart * columns.together
@@ -347,9 +345,8 @@ class FreshChannels:
                 rows.together * columns.apart
                 - rows.sections * (columns.pieces - columns.sections) * corners,
             )
-            least = self.least[seen]
-            passes = outer({Dim.K: self.passes[seen][lists[Dim.K]]})
-            found.append(self.channels * passes * np.maximum(plane, least))
+            passes = self.passes[seen][tile[Dim.K]]
+            found.append(self.channels * passes * np.maximum(plane, self.least[seen]))
         return found[0], found[1]
 
     def cost(self, prices: Prices, each: Floats, union: Floats) -> Floats:
@@ -400,7 +397,7 @@ def fresh_cost(here: Arrangement, rules: Rules, level: int, prices: Prices) -> F
 
 @dataclass(frozen=True, slots=True)
 class _Section:
-    """Rows of one axis of a block that begins with new channels; arrays ``(.., P, .., R, ..)``."""
+    """Rows of one axis of blocks that begin with new channels; arrays of shape (n,)."""
 
     apart: Floats
     together: Floats
@@ -411,27 +408,17 @@ class _Section:
     """rows that two pieces share, at most; 0 where the block does not cut the axis"""
 
 
-def _section(window: _Window, out: Dim, now: Sequence[int], lists: Sequence[Ints]) -> _Section:
+def _section(window: _Window, out: Dim, now: Ints, tile: Ints) -> _Section:
     tap = Dim.R if out is Dim.P else Dim.S
-    outs, taps = lists[out], lists[tap]
-    at = [1] * len(Dim)
-    at[out], at[tap] = outs.size, taps.size
-    pick = (outs[:, None], taps[None, :])
+    pick, before = (tile[out], tile[tap]), (now[out], now[tap])
     grids = window.grids
     apart, pieces = grids.apart[pick], grids.pieces[pick]
-    taps_cut = (taps != now[tap])[None, :]
-    cut = taps_cut | (outs != now[out])[:, None]
-    whole = grids.apart[now[out], now[tap]]
-    together = np.where(taps_cut, grids.shared[pick], whole)
+    taps_cut = tile[tap] != now[tap]
+    cut = taps_cut | (tile[out] != now[out])
+    together = np.where(taps_cut, grids.shared[pick], grids.apart[before])
     overlap = np.where(cut, np.maximum(grids.overlap[pick], taps_cut), 0.0)
-    sections = np.where(taps_cut, pieces, grids.sections[now[out], now[tap]])
-    return _Section(
-        apart.reshape(at),
-        np.minimum(together, apart).reshape(at),
-        pieces.reshape(at),
-        np.broadcast_to(sections, apart.shape).reshape(at),
-        overlap.reshape(at),
-    )
+    sections = np.where(taps_cut, pieces, grids.sections[before])
+    return _Section(apart, np.minimum(together, apart), pieces, sections, overlap)
 
 
 def _taps_meet(

@@ -1,0 +1,56 @@
+"""What is searched, and what is found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from energysim.axes import Shape
+from energysim.hardware import Hardware
+from energysim.mapper.dataflows import Dataflow
+from energysim.mapper.goal import Certificate, Measure, Objective, Options
+from energysim.mapping import Nest, Rules
+from energysim.model.capacity import Residency
+from energysim.model.sparse import WeightStore
+
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One layer to be mapped on one machine."""
+
+    hardware: Hardware
+    shape: Shape
+    rules: Rules
+    dataflow: Dataflow
+    """as :func:`energysim.mapper.dataflows.of_machine` gives it"""
+    store: WeightStore | None
+    residency: Residency
+    objective: Objective
+    static_pj_per_cycle: float = 0.0
+    compute_pj: float = 0.0
+    """energy of the arithmetic, the same for every mapping [pJ]"""
+    options: Options = field(default_factory=Options)
+
+
+@dataclass(frozen=True, slots=True)
+class Mapped:
+    """A complete mapping and its cost."""
+
+    nest: Nest
+    trips: tuple[int, ...]
+    measure: Measure
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The best mapping of a layer's mapspace."""
+
+    best: Mapped
+    others: tuple[Mapped, ...]
+    """runners-up among the mappings evaluated, each with another cost, best first"""
+    certificate: Certificate

@@ -1,0 +1,560 @@
+"""The mapspace of one arrangement, and what its partial mappings cost at least."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from energysim.axes import REDUCTION, RELEVANT, Dim, Tensor
+from energysim.mapper import bound
+from energysim.mapper.incumbent import Incumbent
+from energysim.mapper.parts import CostModel
+from energysim.mapper.space import (
+    STILL,
+    TAPS,
+    Path,
+    Stage,
+    Step,
+    steps,
+)
+from energysim.model.tables import Ints
+
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+_Any = TypeVar("_Any", bound=np.generic)
+
+MOST = 2**18
+"""Tiles looked at together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Bounds of one part at one stage, over a window of places."""
+
+    low: tuple[int, ...]
+    values: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Nodes:
+    """Partial mappings with the same cuts taken in the same order, and their bounds."""
+
+    tree: Tree
+    path: Path
+    places: Ints
+    """the tile of each step, shape (B, steps, 8)"""
+    costs: Floats
+    """parts so far, shape (B, parts)"""
+    values: Floats
+    """at least so much any completion costs, by the objective, shape (B,)"""
+    room: Floats
+    """left in each level [bit], shape (B, levels)"""
+    pending: Floats
+    """what outputs would take more if they were not complete [bit], shape (B,)"""
+
+    @property
+    def stage(self) -> Stage:
+        """Cuts taken."""
+        return self.path[-1].after if self.path else (0, 0, 0)
+
+    @property
+    def complete(self) -> bool:
+        """Whether all cuts are taken."""
+        return not self.tree.following[self.stage]
+
+    @property
+    def tile(self) -> Ints:
+        """The innermost tile, shape (B, 8)."""
+        if self.path:
+            return self.places[:, -1]
+        return np.zeros((self.values.size, len(Dim)), dtype=np.int64)
+
+    def some(self, rows: Ints | slice) -> Nodes:
+        """Only these."""
+        places, costs, values = self.places[rows], self.costs[rows], self.values[rows]
+        return Nodes(
+            self.tree, self.path, places, costs, values, self.room[rows], self.pending[rows]
+        )
+
+    @classmethod
+    def together(cls, several: Sequence[Nodes]) -> Nodes:
+        """Join nodes of one path."""
+        if len(several) == 1:
+            return several[0]
+        first = several[0]
+        columns = ("places", "costs", "values", "room", "pending")
+        arrays = (np.concatenate([getattr(each, name) for each in several]) for name in columns)
+        return cls(first.tree, first.path, *arrays)
+
+
+class Tree:
+    """The mapspace of one arrangement with its bounds."""
+
+    def __init__(self, goal: Incumbent, model: CostModel) -> None:
+        self.goal, self.model, self.here = goal, model, model.here
+        self.flow = goal.flow
+        self.parts = goal.parts_of(model)
+        self.macs = [part.start + model.at_macs(part) for part in self.parts]
+        self.full = tuple(ladder.trips.size for ladder in self.here.ladders)
+        self.cost: dict[tuple[Tensor, int], list[Floats]] = {}
+        self.size: dict[tuple[Tensor, int], tuple[Floats, Floats]] = {}
+        self.allowed: dict[tuple[Tensor, int], Bools] = {}
+        for tensor in Tensor:
+            for level in self.here.cuts[tensor]:
+                self.cost[tensor, level] = [model.cost(p, tensor, level) for p in self.parts]
+        self.plain = {
+            level: [
+                bound.cut_cost(self.here, goal.problem.rules, Tensor.INPUT, level, part.prices)
+                for part in self.parts
+            ]
+            for level in self.here.cuts[Tensor.INPUT]
+        }
+        self.tapped = {
+            level: [
+                bound.cut_cost(
+                    self.here, goal.problem.rules, Tensor.INPUT, level, part.prices, taps_last=True
+                )
+                for part in self.parts
+            ]
+            for level in self.here.cuts[Tensor.INPUT]
+        }
+        self.fresh: dict[int, bound.FreshChannels] = {}
+        self.lists: dict[tuple[Step, Dim], tuple[Ints, Ints, Ints]] = {}
+        self._rooms()
+        self.following: dict[Stage, list[Step]] = {}
+        self.windows: dict[Stage, tuple[tuple[int, ...], tuple[int, ...]]] = {}
+        self._windows()
+        self.tables: dict[Stage, list[Table]] = {}
+        for stage in sorted(self.windows, key=sum, reverse=True):
+            self.tables[stage] = self._bounds(stage)
+
+    # -- room ------------------------------------------------------------------------------------
+
+    def _rooms(self) -> None:
+        """Room of every cut's tiles, and where a tile fits at all."""
+        here, problem = self.here, self.goal.problem
+        self.capacity = np.full(here.macs, np.inf)
+        least = np.zeros(here.macs)
+        for tensor, level in self.cost:
+            if level == here.macs:
+                self.allowed[tensor, level] = self._latched(tensor)
+                continue
+            self.size[tensor, level] = self.model.room(tensor, level)
+            least[level] += float(self.size[tensor, level][0].min())
+        for level in range(1, here.macs):
+            capacity = problem.hardware.levels[level].capacity_bits()
+            reserved = problem.residency.reserved_bits if level == 1 else 0
+            if isinstance(capacity, int):
+                self.capacity[level] = capacity - reserved
+        for (tensor, level), (bits, _) in self.size.items():
+            capacity = problem.hardware.levels[level].capacity_bits()
+            if isinstance(capacity, dict):
+                fits = bits <= capacity[tensor]
+            else:
+                others = least[level] - float(bits.min())
+                fits = bits <= self.capacity[level] - others
+            pinned = level == 1 and tensor in here.resident
+            if tensor is Tensor.INPUT and not pinned:
+                fits = fits & bound.window_rule(here, level)
+            self.allowed[tensor, level] = fits
+
+    def _latched(self, tensor: Tensor) -> Bools:
+        """A MAC keeps one element."""
+        final = {
+            dim: np.arange(ladder.trips.size) == ladder.trips.size - 1
+            for dim, ladder in zip(Dim, self.here.ladders, strict=True)
+            if dim in RELEVANT[tensor]
+        }
+        return bound.outer(final) > 0
+
+    # -- the least that is to come ---------------------------------------------------------------
+
+    def _windows(self) -> None:
+        """Places that a dim can have at each stage."""
+        none = (0,) * len(Dim)
+        self.windows[0, 0, 0] = (none, none)
+        for level in range(sum(map(len, self.here.cuts)) + 1):
+            for stage in [stage for stage in self.windows if sum(stage) == level]:
+                self._open(stage)
+
+    def _open(self, stage: Stage) -> None:
+        low, high = self.windows[stage]
+        self.following[stage] = steps(self.here, self.flow, stage)
+        for step in self.following[stage]:
+            new_low, new_high = list(low), list(high)
+            for dim in step.dims:
+                new_high[dim] = self.full[dim] - 1
+            for at, least in enumerate(_lowest(self.allowed[step.tensor, step.level])):
+                new_low[at] = max(new_low[at], least)
+            if any(a > b for a, b in zip(new_low, new_high, strict=True)):
+                continue
+            if step.after in self.windows:
+                old_low, old_high = self.windows[step.after]
+                new_low = list(map(min, new_low, old_low))
+                new_high = list(map(max, new_high, old_high))
+            self.windows[step.after] = (tuple(new_low), tuple(new_high))
+
+    def _bounds(self, stage: Stage) -> list[Table]:
+        low, high = self.windows[stage]
+        shape = tuple(b - a + 1 for a, b in zip(low, high, strict=True))
+        if not self.following[stage]:
+            return [Table(low, np.full((1,) * len(Dim), macs)) for macs in self.macs]
+        tables = [np.full(shape, np.inf) for _ in self.parts]
+        for step in self.following[stage]:
+            if step.after not in self.tables:
+                continue
+            for part, (table, ahead) in enumerate(zip(tables, self._ahead(step), strict=True)):
+                if self._has_windows(step):
+                    self._lower_windows(table, low, shape, step, ahead, part)
+                else:
+                    self._lower(table, low, shape, step, ahead)
+        return [Table(low, table) for table in tables]
+
+    def _ahead(self, step: Step) -> list[Floats]:
+        """Cost of a step and of all that follows, over the window behind it."""
+        low, high = self.windows[step.after]
+        fits = _cut(self.allowed[step.tensor, step.level], low, high)
+        costs = [_cut(cost, low, high) for cost in self.cost[step.tensor, step.level]]
+        return [
+            np.where(fits, cost + table.values, np.inf)
+            for cost, table in zip(costs, self.tables[step.after], strict=True)
+        ]
+
+    def _has_windows(self, step: Step) -> bool:
+        """Whether a step loads input tiles that may find something again."""
+        if step.tensor is not Tensor.INPUT or step.level == self.here.macs:
+            return False
+        if step.level in self.goal.problem.rules.refetch or not set(STILL) & set(step.dims):
+            return False
+        return any(self.full[dim] > 1 for dim in (Dim.P, Dim.Q))
+
+    def _lower_windows(
+        self,
+        table: Floats,
+        low: tuple[int, ...],
+        shape: tuple[int, ...],
+        step: Step,
+        ahead: Floats,
+        part: int,
+    ) -> None:
+        """As ``_lower``, with what a block that brings new channels can't find again.
+
+        Either the block cuts N, G or C and no taps, and pieces share rows only inside the tile it
+        begins with; or it leaves N, G and C as they are; or it cuts taps.
+        """
+        level = step.level
+        still = tuple(dim for dim in step.dims if dim in STILL)
+        windows = tuple(dim for dim in step.dims if dim not in STILL)
+        taps = tuple(dim for dim in windows if dim in TAPS)
+        outputs = tuple(dim for dim in windows if dim not in TAPS)
+        self._lower(table, low, shape, replace(step, dims=outputs), ahead)
+        new_low, new_high = self.windows[step.after]
+        plain = _cut(self.plain[level][part], new_low, new_high)
+        tapped = ahead + (_cut(self.tapped[level][part], new_low, new_high) - plain)
+        for dim in taps:
+            if self.full[dim] > 1:
+                self._lower(table, low, shape, step, tapped, strictly=(dim,))
+        rules, here = self.goal.problem.rules, self.here
+        fresh = bound.fresh_cost(here, rules, level, self.parts[part].prices)
+        free = ahead - np.where(np.isfinite(ahead), plain, 0.0)
+        for inside, cost in ((Dim.P, fresh.rows_inside), (Dim.Q, fresh.columns_inside)):
+            # the tile before the block counts along the inner dim, so the minimum there comes first
+            other = Dim.Q if inside is Dim.P else Dim.P
+            first = _inward(free, inside) if inside in windows else free
+            # places outward of the window are places before the block as well
+            self._lower(
+                table,
+                low,
+                shape,
+                replace(step, dims=tuple(d for d in (*still, other, inside) if d in step.dims)),
+                first,
+                strictly=still,
+                extra=(cost, inside),
+            )
+
+    def _lower(
+        self,
+        table: Floats,
+        low: tuple[int, ...],
+        shape: tuple[int, ...],
+        step: Step,
+        ahead: Floats,
+        *,
+        strictly: tuple[Dim, ...] = (),
+        extra: tuple[Floats, Dim] | None = None,
+    ) -> None:
+        """Take the least over all tiles inside each tile, where it is lower.
+
+        ``strictly``: the block cuts at least one of these dims. ``extra``: a cost to add that reads
+        one dim before the block, along which the minimum has been taken already.
+        """
+        new_low, new_high = self.windows[step.after]
+        full = tuple(b - a + 1 for a, b in zip(new_low, new_high, strict=True))
+        ahead = np.broadcast_to(ahead, full)
+        done: tuple[Dim, ...] = ()
+        if extra is not None:
+            cost, inside = extra
+            done = (inside,)
+            places = [np.arange(low[d], low[d] + shape[d]) if d is inside else
+                      np.arange(new_low[d], new_high[d] + 1) for d in Dim]  # fmt: skip
+            if inside in step.dims:
+                at = np.maximum(places[inside], new_low[inside]) - new_low[inside]
+                ahead = np.take(ahead, at, axis=inside)
+                new_low = (*new_low[:inside], low[inside], *new_low[inside + 1 :])
+                new_high = (
+                    *new_high[:inside],
+                    low[inside] + shape[inside] - 1,
+                    *new_high[inside + 1 :],
+                )
+                full = tuple(b - a + 1 for a, b in zip(new_low, new_high, strict=True))
+            else:
+                places[inside] = np.arange(new_low[inside], new_high[inside] + 1)
+            ahead = ahead + _pick(cost, places)
+        for dim in step.dims:
+            if full[dim] > 1 and dim not in done:
+                ahead = _inward(ahead, dim)
+        if strictly and all(self.full[dim] == 1 for dim in strictly):
+            return
+        movable = [dim for dim in strictly if self.full[dim] > 1]
+        strict = movable[0] if len(movable) == 1 else None
+        index, here = [], []
+        for dim in Dim:
+            spots = low[dim] + np.arange(shape[dim])
+            if dim in step.dims and dim not in done:
+                spots = np.maximum(spots + (dim is strict), new_low[dim])
+                within = spots <= new_high[dim]
+            else:
+                within = (spots >= new_low[dim]) & (spots <= new_high[dim])
+            here.append(np.flatnonzero(within))
+            index.append(spots[within] - new_low[dim])
+        target = np.ix_(*here)
+        table[target] = np.minimum(table[target], ahead[np.ix_(*index)])
+
+    # -- branching -------------------------------------------------------------------------------
+
+    def root(self) -> Nodes | None:
+        """The mapping of which nothing is decided."""
+        bounds = np.array([[table.values.reshape(-1)[0] for table in self.tables[0, 0, 0]]])
+        values = self.goal.values(bounds)
+        if not np.isfinite(values[0]):
+            return None
+        places = np.empty((1, 0, len(Dim)), dtype=np.int64)
+        costs = np.zeros((1, len(self.parts)))
+        return Nodes(self, (), places, costs, values, self.capacity[None].copy(), np.zeros(1))
+
+    def branch(self, nodes: Nodes) -> Iterator[Nodes]:
+        """Everything that can come next after some partial mappings."""
+        for step in self.following[nodes.stage]:
+            if step.after in self.tables:
+                rows, tile = self._next(nodes, step)
+                for start in range(0, rows.size, MOST):
+                    part = slice(start, start + MOST)
+                    children = self._children(nodes, step, rows[part], tile[:, part])
+                    if children.values.size:
+                        yield children
+
+    def _next(self, nodes: Nodes, step: Step) -> tuple[Ints, Ints]:
+        """All tiles that a step can lead to: the row of each, and its places, shape (8, n)."""
+        now = nodes.tile
+        lists = [self._choices(step, dim) for dim in Dim]
+        lengths = [
+            ends[at] - starts[at] for (_, starts, ends), at in zip(lists, now.T, strict=True)
+        ]
+        many = np.stack(lengths)
+        total = many.prod(axis=0)
+        rows = np.repeat(np.arange(total.size), total)
+        left = np.arange(rows.size) - np.repeat(np.cumsum(total) - total, total)
+        tile = np.empty((len(Dim), rows.size), dtype=np.int64)
+        for dim in reversed(Dim):
+            values, starts, _ = lists[dim]
+            if dim in step.dims:
+                left, turn = np.divmod(left, many[dim][rows])
+                tile[dim] = values[starts[now[rows, dim]] + turn]
+            else:
+                tile[dim] = now[rows, dim]
+        return rows, tile
+
+    def _choices(self, step: Step, dim: Dim) -> tuple[Ints, Ints, Ints]:
+        """Places that can follow each place, one after the other, and where each list is."""
+        key = (step, dim)
+        if key not in self.lists:
+            low, high = (edge[dim] for edge in self.windows[step.after])
+            reach = self.here.ladders[dim].reach
+            lists = [
+                (own := reach[at] if dim in step.dims else np.array([at]))[
+                    (own >= low) & (own <= high)
+                ]
+                for at in range(len(reach))
+            ]
+            ends = np.cumsum([own.size for own in lists])
+            self.lists[key] = (np.concatenate(lists), np.r_[0, ends[:-1]], ends)
+        return self.lists[key]
+
+    def _children(self, nodes: Nodes, step: Step, rows: Ints, tile: Ints) -> Nodes:
+        goal = self.goal
+        many = rows.size
+        fits = _at(self.allowed[step.tensor, step.level], tile)
+        rows, tile = rows[fits], tile[:, fits]
+        ahead = [
+            _at(table.values, tile - np.array(table.low)[:, None])
+            for table in self.tables[step.after]
+        ]
+        # first by the bounds that know the new tile only, then by those that know the whole path
+        plain = [_at(cost, tile) for cost in self.cost[step.tensor, step.level]]
+        bounds = nodes.costs[rows] + np.stack(plain, axis=1) + np.stack(ahead, axis=1)
+        values = goal.values(bounds)
+        good = np.isfinite(values)
+        fitting = int(np.count_nonzero(good))
+        good &= goal.promising(values)
+        rows, tile = rows[good], tile[:, good]
+        ahead, plain = [each[good] for each in ahead], [each[good] for each in plain]
+        room, pending, fits = self._take(nodes, step, rows, tile)
+        rows, tile, room, pending = rows[fits], tile[:, fits], room[fits], pending[fits]
+        fitting -= int(np.count_nonzero(~fits))
+        costs = np.stack([cost[fits] for cost in plain], axis=1)
+        if self._knows_more(step):
+            costs = self._step_costs(nodes, step, rows, tile, costs)
+        costs = nodes.costs[rows] + costs
+        values = goal.values(costs + np.stack([each[fits] for each in ahead], axis=1))
+        good = goal.promising(values)
+        places = np.concatenate([nodes.places[rows[good]], tile[:, good].T[:, None]], axis=1)
+        goal.pruned_capacity += many - fitting
+        goal.pruned_bound += fitting - places.shape[0]
+        path = (*nodes.path, step)
+        return Nodes(self, path, places, costs[good], values[good], room[good], pending[good])
+
+    def _knows_more(self, step: Step) -> bool:
+        """Whether what an input tile finds again depends on the blocks before it."""
+        if step.tensor is not Tensor.INPUT or step.level == self.here.macs:
+            return False
+        pinned = Tensor.INPUT in self.here.resident and step.level == 1
+        return step.level not in self.goal.problem.rules.refetch and not pinned
+
+    def _step_costs(
+        self, nodes: Nodes, step: Step, rows: Ints, tile: Ints, costs: Floats
+    ) -> Floats:
+        """Bounds of an input cut's cost, now that the tiles in front of it are known."""
+        level, rules = step.level, self.goal.problem.rules
+        if level not in self.fresh:
+            self.fresh[level] = bound.FreshChannels(self.here, rules, level)
+        fresh = self.fresh[level]
+        now = nodes.tile[rows].T
+        base, known = _fresh_since(nodes.path, nodes.places)
+        known = known[rows]
+        new = np.any(tile[list(STILL)] != now[list(STILL)], axis=0)
+        cut_taps = np.any(tile[list(TAPS)] != now[list(TAPS)], axis=0)
+        since = fresh.elements(base[rows].T, tile) if np.any(known) else None
+        inside = fresh.elements(now, tile) if np.any(new) else None
+        columns = []
+        for i, part in enumerate(self.parts):
+            plain = _at(self.plain[level][i], tile)
+            found = plain
+            if since is not None:
+                more = np.maximum(plain, fresh.cost(part.prices, *since))
+                found = np.where(known, more, found)
+            if inside is not None:
+                more = np.maximum(plain, fresh.cost(part.prices, *inside))
+                found = np.where(new, more, found)
+            if np.any(cut_taps):
+                tapped = _at(self.tapped[level][i], tile)
+                found = np.where(cut_taps, np.maximum(found, tapped), found)
+            columns.append(costs[:, i] - plain + found)
+        return np.stack(columns, axis=1)
+
+    def _take(
+        self, nodes: Nodes, step: Step, rows: Ints, tile: Ints
+    ) -> tuple[Floats, Floats, Bools]:
+        """Room left in each level, what outputs may still need, and whether all fits."""
+        room, pending = nodes.room[rows], nodes.pending[rows]
+        if step.level == self.here.macs:
+            return room, pending, np.ones(rows.size, dtype=np.bool_)
+        if step.tensor is Tensor.OUTPUT:
+            real = [level for level in self.here.cuts[Tensor.OUTPUT] if level < self.here.macs]
+            place = real.index(step.level)
+            if place:
+                room[:, real[place - 1]] -= np.where(self._partial(step.level, tile), pending, 0.0)
+            pending = _at(self.size[Tensor.OUTPUT, step.level][1], tile)
+        room[:, step.level] -= _at(self.size[step.tensor, step.level][0], tile)
+        return room, pending, np.all(room >= 0, axis=1)
+
+    def _partial(self, level: int, tile: Ints) -> Bools:
+        """Whether sums that leave a level are not complete."""
+        alone = not self.goal.problem.rules.reduce
+        seen = level if alone else self.here.outer(Tensor.OUTPUT, level)
+        whole = np.ones(tile.shape[1], dtype=np.bool_)
+        for dim in REDUCTION:
+            ladder = self.here.ladders[dim]
+            whole &= (ladder.trips[tile[dim]] == 1) & (ladder.fans[seen] == 1)
+        return ~whole
+
+
+def _fresh_since(path: Path, places: Ints) -> tuple[Ints, Bools]:
+    """Tile before the last block with loops over N, G or C, and if none over K stands further in.
+
+    Inside that tile no input piece finds anything of what came before. Shapes (B, 8) and (B,).
+    """
+    batch = places.shape[0]
+    base = np.zeros((batch, len(Dim)), dtype=np.int64)
+    known = np.zeros(batch, dtype=np.bool_)
+    open_ = np.ones(batch, dtype=np.bool_)
+    for i in reversed(range(len(path))):
+        before = places[:, i - 1] if i else np.zeros_like(base)
+        cut = places[:, i] != before
+        open_ &= ~cut[:, Dim.K]
+        here = open_ & np.any(cut[:, list(STILL)], axis=1)
+        base[here] = before[here]
+        known |= here
+        open_ &= ~here
+    return base, known
+
+
+def _inward(values: Floats, dim: Dim) -> Floats:
+    """The least over a place and all further ones along a dim."""
+    return np.flip(np.minimum.accumulate(np.flip(values, dim), axis=dim), dim)
+
+
+def _lowest(allowed: Bools) -> list[int]:
+    """Along each dim the first place at which anything fits."""
+    found = []
+    for dim in Dim:
+        some = np.any(allowed, axis=tuple(other for other in Dim if other is not dim))
+        at = np.flatnonzero(some)
+        found.append(int(at[0]) if at.size and some.size > 1 else 0 if at.size else 2**30)
+    return found
+
+
+def _cut(values: npt.NDArray[np.generic], low: Sequence[int], high: Sequence[int]) -> Floats:
+    """A window of a grid; axes of length 1 stay."""
+    slices = tuple(
+        slice(None) if size == 1 else slice(a, b + 1)
+        for size, a, b in zip(values.shape, low, high, strict=True)
+    )
+    return values[slices]  # type: ignore[return-value]
+
+
+_ALONG = tuple(tuple(-1 if other is dim else 1 for other in Dim) for dim in Dim)
+
+
+def _pick(values: npt.NDArray[np.generic], lists: Sequence[Ints]) -> Floats:
+    """A grid at some places of each dim; axes of length 1 stay."""
+    zero = np.zeros(1, dtype=np.int64)
+    index = tuple(
+        (zero if size == 1 else places).reshape(_ALONG[dim])
+        for dim, size, places in zip(Dim, values.shape, lists, strict=True)
+    )
+    return values[index]  # type: ignore[return-value]
+
+
+def _at(values: npt.NDArray[_Any], tile: Ints) -> npt.NDArray[_Any]:
+    """A grid at some tiles, shape (8, n); an axis of length 1 is the same for all places."""
+    index = np.zeros(tile.shape[1], dtype=np.int64)
+    stride = 1
+    for dim in reversed(Dim):
+        if values.shape[dim] > 1:
+            index += tile[dim] * stride
+            stride *= values.shape[dim]
+    return values.reshape(-1)[index]
