@@ -248,6 +248,7 @@ class _Window:
     """all of these as plain (outputs, taps) arrays"""
 
 
+@lru_cache(maxsize=128)
 def _window(here: Arrangement, rules: Rules, out: Dim, seen: int, level: int) -> _Window:
     """Bound the rows loaded along one axis.
 

@@ -127,9 +127,12 @@ class Ladder:
 # -- one way to use the machine --------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Arrangement:
-    """Who holds what and how the array is filled; the rest of a mapping is temporal loops."""
+    """Who holds what and how the array is filled; the rest of a mapping is temporal loops.
+
+    Equal to itself only: what is known about one is looked up by it.
+    """
 
     hardware: Hardware
     shape: Shape

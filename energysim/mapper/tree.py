@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -177,18 +177,19 @@ class Tree:
         """Places that a dim can have at each stage."""
         none = (0,) * len(Dim)
         self.windows[0, 0, 0] = (none, none)
+        lowest = {cut: _lowest(allowed) for cut, allowed in self.allowed.items()}
         for level in range(sum(map(len, self.here.cuts)) + 1):
             for stage in [stage for stage in self.windows if sum(stage) == level]:
-                self._open(stage)
+                self._open(stage, lowest)
 
-    def _open(self, stage: Stage) -> None:
+    def _open(self, stage: Stage, lowest: Mapping[tuple[Tensor, int], list[int]]) -> None:
         low, high = self.windows[stage]
         self.following[stage] = steps(self.here, self.flow, stage)
         for step in self.following[stage]:
             new_low, new_high = list(low), list(high)
             for dim in step.dims:
                 new_high[dim] = self.full[dim] - 1
-            for at, least in enumerate(_lowest(self.allowed[step.tensor, step.level])):
+            for at, least in enumerate(lowest[step.tensor, step.level]):
                 new_low[at] = max(new_low[at], least)
             if any(a > b for a, b in zip(new_low, new_high, strict=True)):
                 continue
@@ -299,40 +300,43 @@ class Tree:
         if extra is not None:
             cost, inside = extra
             done = (inside,)
-            places = [np.arange(low[d], low[d] + shape[d]) if d is inside else
-                      np.arange(new_low[d], new_high[d] + 1) for d in Dim]  # fmt: skip
+            places = [np.arange(a, b + 1) for a, b in zip(new_low, new_high, strict=True)]
             if inside in step.dims:
+                places[inside] = np.arange(low[inside], low[inside] + shape[inside])
                 at = np.maximum(places[inside], new_low[inside]) - new_low[inside]
                 ahead = np.take(ahead, at, axis=inside)
                 new_low = (*new_low[:inside], low[inside], *new_low[inside + 1 :])
-                new_high = (
-                    *new_high[:inside],
-                    low[inside] + shape[inside] - 1,
-                    *new_high[inside + 1 :],
-                )
-                full = tuple(b - a + 1 for a, b in zip(new_low, new_high, strict=True))
-            else:
-                places[inside] = np.arange(new_low[inside], new_high[inside] + 1)
+                edge = low[inside] + shape[inside] - 1
+                new_high = (*new_high[:inside], edge, *new_high[inside + 1 :])
             ahead = ahead + _pick(cost, places)
-        for dim in step.dims:
-            if full[dim] > 1 and dim not in done:
-                ahead = _inward(ahead, dim)
-        if strictly and all(self.full[dim] == 1 for dim in strictly):
-            return
         movable = [dim for dim in strictly if self.full[dim] > 1]
+        if strictly and not movable:
+            return
         strict = movable[0] if len(movable) == 1 else None
-        index, here = [], []
+        target = []
         for dim in Dim:
-            spots = low[dim] + np.arange(shape[dim])
+            least, most, begin = new_low[dim], new_high[dim], low[dim]
+            end = begin + shape[dim] - 1
             if dim in step.dims and dim not in done:
-                spots = np.maximum(spots + (dim is strict), new_low[dim])
-                within = spots <= new_high[dim]
+                if ahead.shape[dim] > 1:
+                    ahead = _inward(ahead, dim)
+                # a tile leads to its own place and all further ones, or to these only
+                shift = int(dim is strict)
+                end = min(end, most - shift)
+                first = begin + shift
+                if first < least and begin <= end:
+                    spots = np.maximum(np.arange(first, end + shift + 1), least) - least
+                    ahead = np.take(ahead, spots, axis=dim)
+                else:
+                    ahead = ahead[_along(dim, slice(first - least, end + shift - least + 1))]
             else:
-                within = (spots >= new_low[dim]) & (spots <= new_high[dim])
-            here.append(np.flatnonzero(within))
-            index.append(spots[within] - new_low[dim])
-        target = np.ix_(*here)
-        table[target] = np.minimum(table[target], ahead[np.ix_(*index)])
+                begin, end = max(begin, least), min(end, most)
+                ahead = ahead[_along(dim, slice(begin - least, end - least + 1))]
+            if begin > end:
+                return
+            target.append(slice(begin - low[dim], end - low[dim] + 1))
+        view = table[tuple(target)]
+        np.minimum(view, ahead, out=view)
 
     # -- branching -------------------------------------------------------------------------------
 
@@ -512,18 +516,25 @@ def _fresh_since(path: Path, places: Ints) -> tuple[Ints, Bools]:
     return base, known
 
 
+def _along(dim: Dim, part: slice) -> tuple[slice, ...]:
+    """Part of a grid along one dim."""
+    return (slice(None),) * dim + (part,)
+
+
 def _inward(values: Floats, dim: Dim) -> Floats:
     """The least over a place and all further ones along a dim."""
-    return np.flip(np.minimum.accumulate(np.flip(values, dim), axis=dim), dim)
+    back = _along(dim, slice(None, None, -1))
+    least: Floats = np.minimum.accumulate(values[back], axis=dim)[back]
+    return least
 
 
 def _lowest(allowed: Bools) -> list[int]:
     """Along each dim the first place at which anything fits."""
     found = []
     for dim in Dim:
-        some = np.any(allowed, axis=tuple(other for other in Dim if other is not dim))
-        at = np.flatnonzero(some)
-        found.append(int(at[0]) if at.size and some.size > 1 else 0 if at.size else 2**30)
+        others = tuple(other for other in Dim if other is not dim and allowed.shape[other] > 1)
+        at = np.flatnonzero(np.any(allowed, axis=others) if others else allowed)
+        found.append(int(at[0]) if at.size and allowed.shape[dim] > 1 else 0 if at.size else 2**30)
     return found
 
 
