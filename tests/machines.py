@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -135,12 +136,21 @@ def random_machine(rng: random.Random) -> Hardware:
     )
 
 
-def random_layer(rng: random.Random, *, largest: int = 4, wide: int = 4) -> Shape:
+KERNELS = ((1, 1), (3, 3), (2, 1), (3, 3))
+
+
+def random_layer(
+    rng: random.Random,
+    *,
+    largest: int = 4,
+    wide: int = 4,
+    kernels: Sequence[tuple[int, int]] = KERNELS,
+) -> Shape:
     """Draw a layer with at most ``wide`` dims of more than one element besides the kernel."""
     dims = [1] * len(Dim)
     for dim in rng.sample([dim for dim in Dim if dim not in TAPS], wide):
         dims[dim] = rng.randint(1, largest)
-    dims[Dim.R], dims[Dim.S] = rng.choice(((1, 1), (3, 3), (2, 1), (3, 3)))
+    dims[Dim.R], dims[Dim.S] = rng.choice(kernels)
     stride, pad = rng.choice((1, 1, 2)), rng.choice((0, 1))
     dilation = rng.choice((1, 1, 2))
     size = [

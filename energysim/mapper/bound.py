@@ -26,12 +26,19 @@ from energysim.model.sparse import WeightStore
 from energysim.model.tables import Ints
 
 Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
 
 MIDDLE = 4
 """With so many pieces one of full size touches no border."""
 
 Prices = Mapping[Key, float]
 """Cost of one counted element: energy [pJ], bits or cycles."""
+
+Met = tuple[bool, bool]
+"""Whether rows, and columns, may be met again where loops inside a loop over taps start over."""
+
+ANY = (True, True)
+"""What holds if nothing is known about the loops in front of a tile."""
 
 
 def outer(vectors: Mapping[Dim, npt.NDArray[np.generic]]) -> Floats:
@@ -61,6 +68,7 @@ def cut_cost(
     level: int,
     prices: Prices,
     *,
+    met: Met = ANY,
     taps_last: bool = False,
 ) -> Floats:
     """Cost of what a cut moves, for every tile.
@@ -74,6 +82,8 @@ def cut_cost(
         Whose tile it is; ``here.macs`` for what the MACs read and update.
     prices : mapping
         Of every count.
+    met : tuple of bool
+        What is known of the loops in front.
     taps_last : bool
         The block in front of the cut (of ``input``) has loops over kernel taps: they are its
         innermost, so each step brings another row or column.
@@ -84,7 +94,7 @@ def cut_cost(
         One axis a dim, of length 1 where the dim makes no difference.
     """
     above = here.outer(tensor, level)
-    moves = _moves(here, rules, tensor, above, level, taps_last=taps_last)
+    moves = _moves(here, rules, tensor, above, level, met=met, taps_last=taps_last)
 
     fans_out = here.axes[level] != here.axes[above]
 
@@ -178,15 +188,17 @@ def _moves(
     above: int,
     level: int,
     *,
-    taps_last: bool = False,
+    met: Met,
+    taps_last: bool,
 ) -> _Moves:
     keeps = level < here.macs or tensor in rules.latch
     if tensor is Tensor.INPUT:
         overlaps = keeps and level not in rules.refetch
-        return _Moves(
-            _input(here, rules, level, level, overlaps=overlaps, taps_last=taps_last),
-            _input(here, rules, above, level, overlaps=overlaps, taps_last=taps_last),
+        each, union = (
+            _input(here, rules, seen, level, overlaps=overlaps, met=met, taps_last=taps_last)
+            for seen in (level, above)
         )
+        return _Moves(each, union)
     elements = here.shape.elements(tensor)
     idle = [dim for dim in Dim if dim not in RELEVANT[tensor]]
     each, union = (
@@ -201,11 +213,18 @@ def _pieces(here: Arrangement, dim: Dim, level: int) -> Ints:
 
 
 def _input(
-    here: Arrangement, rules: Rules, seen: int, level: int, *, overlaps: bool, taps_last: bool
+    here: Arrangement,
+    rules: Rules,
+    seen: int,
+    level: int,
+    *,
+    overlaps: bool,
+    met: Met,
+    taps_last: bool,
 ) -> Floats:
     shape = here.shape
-    rows = _window(here, rules, Dim.P, seen, level)
-    columns = _window(here, rules, Dim.Q, seen, level)
+    rows = _window(here, rules, Dim.P, seen, level, met=met[0])
+    columns = _window(here, rules, Dim.Q, seen, level, met=met[1])
     plane = rows.apart * columns.apart
     if overlaps:
         by_column, by_row = rows.apart * columns.shared, rows.shared * columns.apart
@@ -249,7 +268,9 @@ class _Window:
 
 
 @lru_cache(maxsize=128)
-def _window(here: Arrangement, rules: Rules, out: Dim, seen: int, level: int) -> _Window:
+def _window(
+    here: Arrangement, rules: Rules, out: Dim, seen: int, level: int, *, met: bool
+) -> _Window:
     """Bound the rows loaded along one axis.
 
     Sorted by their first row, pieces of full kernels touch together the union and, at each border
@@ -280,7 +301,10 @@ def _window(here: Arrangement, rules: Rules, out: Dim, seen: int, level: int) ->
     saved = np.where(cut_out, pieces * parts * overlap * fan, 0).astype(np.float64)
     in_time = -(-here.shape[tap] // (own * here.ladders[tap].fans[level]))
     meets = _taps_meet(here, out, tap, level, stride, dilation)
-    saved = np.where(cut_tap, apart / np.maximum(in_time, 1) * meets, saved)
+    again = apart / np.maximum(in_time, 1) * meets
+    if met and _sweeps_meet(here, out, tap):
+        again = np.where(cut_out, np.maximum(again, apart / 2), again)
+    saved = np.where(cut_tap, again, saved)
     shared = np.maximum(apart - saved, 0.0)
     shape = [1] * len(Dim)
     shape[out], shape[tap] = grid
@@ -305,13 +329,13 @@ class FreshChannels:
     by piece. Where both dims start over, a corner may be found again.
     """
 
-    def __init__(self, here: Arrangement, rules: Rules, level: int) -> None:
+    def __init__(self, here: Arrangement, rules: Rules, level: int, met: Met) -> None:
         self.here, self.rules, self.level = here, rules, level
         self.above = here.outer(Tensor.INPUT, level)
         self.windows = {
-            (seen, out): _window(here, rules, out, seen, level)
+            (seen, out): _window(here, rules, out, seen, level, met=meets)
             for seen in (level, self.above)
-            for out in (Dim.P, Dim.Q)
+            for out, meets in zip((Dim.P, Dim.Q), met, strict=True)
         }
         shape = here.shape
         self.channels = shape[Dim.N] * shape[Dim.G] * shape[Dim.C]
@@ -383,8 +407,8 @@ def fresh_cost(here: Arrangement, rules: Rules, level: int, prices: Prices) -> F
     terms = ((level, fill), (above, read)) if rules.multicast else ((level, fill + read),)
     found = [np.zeros((1,) * len(Dim)), np.zeros((1,) * len(Dim))]
     for seen, price in terms:
-        rows = _window(here, rules, Dim.P, seen, level)
-        columns = _window(here, rules, Dim.Q, seen, level)
+        rows = _window(here, rules, Dim.P, seen, level, met=True)
+        columns = _window(here, rules, Dim.Q, seen, level, met=True)
         corner = rows.overlap * columns.overlap
         passes = channels * price * outer({Dim.K: _pieces(here, Dim.K, seen)})
         plane = rows.apart * columns.apart
@@ -440,6 +464,98 @@ def _taps_meet(
         return distance == 1
     least = min(_least_used(here, out), here.ladders[out].fans[level])
     return distance == 1 or (distance > 1 and least <= distance)
+
+
+def _sweeps_meet(here: Arrangement, out: Dim, tap: Dim) -> bool:
+    """Whether a row can be met again where a loop inside a loop over taps starts over.
+
+    With tiles of one output and one tap, each step of the innermost loop brings another row: so
+    that happens at most once in two steps. It does where some outputs further are as far as some
+    taps.
+    """
+    along = 0 if out is Dim.P else 1
+    stride, dilation = here.shape.stride[along], here.shape.dilation[along]
+    taps = np.arange(1, here.shape[tap]) * dilation
+    return bool(np.any((taps % stride == 0) & (taps // stride < here.shape[out])))
+
+
+def sweeps_meet(here: Arrangement, level: int, out: Dim, places: Ints, tile: Ints) -> Bools:
+    """Whether rows may be met again, given all tiles in front of an input tile.
+
+    If a dim's taps are cut by one loop, all loops over its outputs stand outside of it and sweep
+    the taps (:func:`_taps_meet`), or some stand inside. Then, when the taps advance by one, these
+    go back to their start: to the row that they were at only if they have gone on by one tap.
+
+    Parameters
+    ----------
+    here : Arrangement
+    level : int
+        Whose tile it is.
+    out : Dim
+        P for rows, Q for columns.
+    places : int array, shape (n, steps, 8)
+    tile : int array, shape (8, n)
+
+    Returns
+    -------
+    bool array, shape (n,)
+    """
+    tap = Dim.R if out is Dim.P else Dim.S
+    along = 0 if out is Dim.P else 1
+    taps = np.concatenate(
+        [np.zeros_like(tile[tap])[:, None], places[:, :, tap], tile[tap][:, None]], 1
+    )
+    cuts = taps[:, 1:] != taps[:, :-1]
+    times = np.count_nonzero(cuts, axis=1)
+    if here.ladders[tap].fans[level] > 1 or here.ladders[out].fans[level] > 1:
+        spread: Bools = times > 0
+        return spread
+    last = np.argmax(cuts, axis=1)  # the block of the first (the only) loop over taps
+    outs = np.concatenate([places[:, :, out], tile[out][:, None]], 1)
+    before = np.take_along_axis(outs, last[:, None], axis=1)[:, 0]
+    ladder = here.ladders[out]
+    sweep = -(-ladder.trips[tile[out]] // ladder.trips[before])
+    even = ladder.extent % ladder.trips[before] == 0
+    stride, dilation = here.shape.stride[along], here.shape.dilation[along]
+    steps = dilation // stride + 1 if dilation % stride == 0 else 0
+    inside = np.where(even, sweep == steps, sweep >= steps) & (steps > 1) & (sweep > 1)
+    found: Bools = (times > 1) | ((times == 1) & inside)
+    return found
+
+
+def ends_apart(here: Arrangement, level: int, before: Ints, tile: Ints) -> Bools:
+    """Whether the last piece of a sweep over a tile shares nothing with the first of the next.
+
+    That is so if along one axis each instance goes on by at least its window, from the first piece
+    to the last; with single rows (taps are cut), if it goes on at all.
+
+    Parameters
+    ----------
+    here : Arrangement
+    level : int
+    before, tile : int array, shape (8, n)
+        Places of the tile that is swept, and of the pieces.
+
+    Returns
+    -------
+    bool array, shape (n,)
+    """
+    apart: Bools = np.zeros(tile.shape[1], dtype=np.bool_)
+    for along, (out, tap) in enumerate(((Dim.P, Dim.R), (Dim.Q, Dim.S))):
+        outs, taps = here.ladders[out], here.ladders[tap]
+        size, own = outs.sizes(level)[tile[out]], taps.sizes(level)[tile[tap]]
+        even = np.ones_like(apart)
+        for dim, ladder in ((out, outs), (tap, taps)):
+            trips = ladder.trips[tile[dim]]
+            even &= ladder.extent % (trips * ladder.fans[level]) == 0
+            even &= trips % ladder.trips[before[dim]] == 0
+        steps = outs.trips[tile[out]] // outs.trips[before[out]]
+        stride, dilation = here.shape.stride[along], here.shape.dilation[along]
+        window = (size - 1) * stride + (own - 1) * dilation + 1
+        gone = (steps - 1) * size * stride
+        cut = tile[tap] != before[tap]
+        apart |= even & np.where(cut, (size == 1) & (own == 1), (steps > 1) & (gone >= window))
+    return apart
 
 
 def _least_used(here: Arrangement, dim: Dim) -> int:

@@ -28,8 +28,14 @@ Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
 
-def evaluate(tree: Tree, path: Path, places: Ints) -> None:
-    """Count complete mappings of one order of cuts exactly and offer them to the goal."""
+def evaluate(tree: Tree, path: Path, places: Ints) -> Floats:
+    """Count complete mappings of one order of cuts exactly and offer them to the incumbent.
+
+    Returns
+    -------
+    float array, shape (B,)
+        The best cost over the orders inside the blocks; infinite where a memory is too small.
+    """
     goal, here, problem = tree.goal, tree.here, tree.goal.problem
     layout = lay_out(here, path, places)
     choices, index = choices_of(layout.nest, layout.trips)
@@ -44,6 +50,7 @@ def evaluate(tree: Tree, path: Path, places: Ints) -> None:
     )
     first: tuple[Expansion, Counts] | None = None
     fits = np.ones(places.shape[0], dtype=np.bool_)
+    best = np.full(places.shape[0], np.inf)
     for rank, expansion in zip(ranks, expansions, strict=True):
         counts = expansion.at(index, first)
         if first is None:
@@ -51,13 +58,15 @@ def evaluate(tree: Tree, path: Path, places: Ints) -> None:
             fits = _fits(tree, layout, counts, places, path)
             goal.pruned_capacity += int(np.count_nonzero(~fits))
             if not np.any(fits):
-                return
+                break
         figures = tree.model.measure(layout.nest, counts)
         goal.evaluated += int(np.count_nonzero(fits))
         values = np.where(fits, goal.cost(*figures), np.inf)
+        best = np.minimum(best, values)
         for row in np.argsort(values, kind="stable")[:KEPT].tolist():
             if np.isfinite(values[row]):
                 _offer(goal, float(values[row]), layout, rank, row, figures)
+    return best
 
 
 def _offer(

@@ -44,7 +44,7 @@ from energysim.units import BITS_PER_BYTE
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
-CHUNK = 256
+CHUNK = 1024
 """Complete mappings counted at once."""
 
 MOST_TOGETHER = 256
@@ -78,14 +78,17 @@ def search(problem: Problem) -> Found:
         tries = [(flow, False), (loose, False), (flow, True), (loose, True)]
     for asked, beyond in tries:
         goal = Incumbent(problem, asked)
-        places = _arrangements(problem, asked, beyond=beyond)
+        places = arrangements_of(problem, asked, beyond=beyond)
         found = _minimise(goal, places, begin)
         if found is not None:
             return found
-    raise DoesNotFitError(_too_small(problem, _arrangements(problem, *tries[-1][:1], beyond=True)))
+    raise DoesNotFitError(
+        _too_small(problem, arrangements_of(problem, *tries[-1][:1], beyond=True))
+    )
 
 
-def _arrangements(problem: Problem, flow: Dataflow, *, beyond: bool) -> list[Arrangement]:
+def arrangements_of(problem: Problem, flow: Dataflow, *, beyond: bool) -> list[Arrangement]:
+    """Every way to use the machine for a layer under a dataflow."""
     return arrangements(
         problem.hardware,
         problem.shape,
@@ -296,7 +299,7 @@ class _Pool:
                     break
                 evaluate(streams[0].tree, streams[0].path, places[rows])
                 start += size
-                size = min(4 * size, CHUNK)
+                size = min(16 * size, CHUNK)
 
     def drop(self) -> int:
         """Forget what waits; how many."""

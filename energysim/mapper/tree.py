@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import TypeVar
 
 import numpy as np
@@ -106,23 +107,8 @@ class Tree:
         for tensor in Tensor:
             for level in self.here.cuts[tensor]:
                 self.cost[tensor, level] = [model.cost(p, tensor, level) for p in self.parts]
-        self.plain = {
-            level: [
-                bound.cut_cost(self.here, goal.problem.rules, Tensor.INPUT, level, part.prices)
-                for part in self.parts
-            ]
-            for level in self.here.cuts[Tensor.INPUT]
-        }
-        self.tapped = {
-            level: [
-                bound.cut_cost(
-                    self.here, goal.problem.rules, Tensor.INPUT, level, part.prices, taps_last=True
-                )
-                for part in self.parts
-            ]
-            for level in self.here.cuts[Tensor.INPUT]
-        }
-        self.fresh: dict[int, bound.FreshChannels] = {}
+        self.known: dict[tuple[int, bound.Met, bool], list[Floats]] = {}
+        self.fresh: dict[tuple[int, bound.Met], bound.FreshChannels] = {}
         self.lists: dict[tuple[Step, Dim], tuple[Ints, Ints, Ints]] = {}
         self._rooms()
         self.following: dict[Stage, list[Step]] = {}
@@ -254,10 +240,12 @@ class Tree:
         outputs = tuple(dim for dim in windows if dim not in TAPS)
         self._lower(table, low, shape, replace(step, dims=outputs), ahead)
         new_low, new_high = self.windows[step.after]
-        plain = _cut(self.plain[level][part], new_low, new_high)
-        tapped = ahead + (_cut(self.tapped[level][part], new_low, new_high) - plain)
+        plain = _cut(self.inputs(level)[part], new_low, new_high)
         for dim in taps:
             if self.full[dim] > 1:
+                met = self._split(Dim.R) or dim is not Dim.R, self._split(Dim.S) or dim is not Dim.S
+                cost = self.inputs(level, met, taps_last=True)[part]
+                tapped = ahead + (_cut(cost, new_low, new_high) - plain)
                 self._lower(table, low, shape, step, tapped, strictly=(dim,))
         rules, here = self.goal.problem.rules, self.here
         fresh = bound.fresh_cost(here, rules, level, self.parts[part].prices)
@@ -442,32 +430,96 @@ class Tree:
         self, nodes: Nodes, step: Step, rows: Ints, tile: Ints, costs: Floats
     ) -> Floats:
         """Bounds of an input cut's cost, now that the tiles in front of it are known."""
-        level, rules = step.level, self.goal.problem.rules
-        if level not in self.fresh:
-            self.fresh[level] = bound.FreshChannels(self.here, rules, level)
-        fresh = self.fresh[level]
-        now = nodes.tile[rows].T
-        base, known = _fresh_since(nodes.path, nodes.places)
-        known = known[rows]
+        level, here = step.level, self.here
+        before, now = nodes.places[rows], nodes.tile[rows].T
+        base, known = self._fresh_since(level, before, tile)
+        met = [bound.sweeps_meet(here, level, out, before, tile) for out in (Dim.P, Dim.Q)]
+        found = costs.copy()
+        for case in product((False, True), repeat=2):
+            some = np.flatnonzero((met[0] == case[0]) & (met[1] == case[1]))
+            if some.size:
+                found[some] += self._better(
+                    level,
+                    (case[0], case[1]),
+                    tile[:, some],
+                    now[:, some],
+                    base[some].T,
+                    known[some],
+                )
+        return found
+
+    def _better(
+        self, level: int, met: bound.Met, tile: Ints, now: Ints, base: Ints, known: Bools
+    ) -> Floats:
+        """By how much bounds rise if the tiles in front are known, shape (n, parts)."""
+        key = (level, met)
+        if key not in self.fresh:
+            self.fresh[key] = bound.FreshChannels(self.here, self.goal.problem.rules, *key)
+        fresh = self.fresh[key]
         new = np.any(tile[list(STILL)] != now[list(STILL)], axis=0)
         cut_taps = np.any(tile[list(TAPS)] != now[list(TAPS)], axis=0)
-        since = fresh.elements(base[rows].T, tile) if np.any(known) else None
+        since = fresh.elements(base, tile) if np.any(known) else None
         inside = fresh.elements(now, tile) if np.any(new) else None
         columns = []
         for i, part in enumerate(self.parts):
-            plain = _at(self.plain[level][i], tile)
-            found = plain
+            found = _at(self.inputs(level, met)[i], tile)
             if since is not None:
-                more = np.maximum(plain, fresh.cost(part.prices, *since))
-                found = np.where(known, more, found)
+                cost = fresh.cost(part.prices, *since)
+                found = np.where(known, np.maximum(found, cost), found)
             if inside is not None:
-                more = np.maximum(plain, fresh.cost(part.prices, *inside))
-                found = np.where(new, more, found)
+                cost = fresh.cost(part.prices, *inside)
+                found = np.where(new, np.maximum(found, cost), found)
             if np.any(cut_taps):
-                tapped = _at(self.tapped[level][i], tile)
-                found = np.where(cut_taps, np.maximum(found, tapped), found)
-            columns.append(costs[:, i] - plain + found)
+                cost = _at(self.inputs(level, met, taps_last=True)[i], tile)
+                found = np.where(cut_taps, np.maximum(found, cost), found)
+            columns.append(found - _at(self.inputs(level)[i], tile))
         return np.stack(columns, axis=1)
+
+    def _fresh_since(self, level: int, places: Ints, tile: Ints) -> tuple[Ints, Bools]:
+        """Tile inside which no input piece finds anything of what came before, if one is known.
+
+        It stands before the last block with loops over N, G or C: these bring other elements. A
+        loop over K brings the same ones again; nothing is found if a sweep ends apart from where
+        the next begins, and all windows are swept inside the loop. Shapes (n, 8) and (n,).
+        """
+        many, blocks = places.shape[:2]
+        base = np.zeros((many, len(Dim)), dtype=np.int64)
+        known = np.zeros(many, dtype=np.bool_)
+        left = np.ones(many, dtype=np.bool_)
+        for i in reversed(range(blocks)):
+            before = places[:, i - 1] if i else np.zeros_like(base)
+            cut = places[:, i] != before
+            again, still = cut[:, Dim.K], np.any(cut[:, list(STILL)], axis=1)
+            here = left & (again | still)
+            if np.any(here & again):
+                inside = ~np.any(cut[:, [Dim.P, Dim.Q]], axis=1)
+                clean = inside & bound.ends_apart(self.here, level, before.T, tile)
+                left &= ~again | clean
+                here &= left
+            base[here] = before[here]
+            known |= here
+            left &= ~here
+        return base, known
+
+    def inputs(
+        self, level: int, met: bound.Met = bound.ANY, *, taps_last: bool = False
+    ) -> list[Floats]:
+        """Bounds of each part of an input cut's cost if something is known about its path."""
+        key = (level, met, taps_last)
+        if key not in self.known:
+            here, rules, tensor = self.here, self.goal.problem.rules, Tensor.INPUT
+            self.known[key] = [
+                bound.cut_cost(
+                    here, rules, tensor, level, part.prices, met=met, taps_last=taps_last
+                )
+                for part in self.parts
+            ]
+        return self.known[key]
+
+    def _split(self, tap: Dim) -> bool:
+        """Whether two loops can cut a kernel into single taps."""
+        reach, last = self.here.ladders[tap].reach, self.full[tap] - 1
+        return any(last in reach[at] for at in reach[0] if 0 < at < last)
 
     def _take(
         self, nodes: Nodes, step: Step, rows: Ints, tile: Ints
@@ -494,26 +546,6 @@ class Tree:
             ladder = self.here.ladders[dim]
             whole &= (ladder.trips[tile[dim]] == 1) & (ladder.fans[seen] == 1)
         return ~whole
-
-
-def _fresh_since(path: Path, places: Ints) -> tuple[Ints, Bools]:
-    """Tile before the last block with loops over N, G or C, and if none over K stands further in.
-
-    Inside that tile no input piece finds anything of what came before. Shapes (B, 8) and (B,).
-    """
-    batch = places.shape[0]
-    base = np.zeros((batch, len(Dim)), dtype=np.int64)
-    known = np.zeros(batch, dtype=np.bool_)
-    open_ = np.ones(batch, dtype=np.bool_)
-    for i in reversed(range(len(path))):
-        before = places[:, i - 1] if i else np.zeros_like(base)
-        cut = places[:, i] != before
-        open_ &= ~cut[:, Dim.K]
-        here = open_ & np.any(cut[:, list(STILL)], axis=1)
-        base[here] = before[here]
-        known |= here
-        open_ &= ~here
-    return base, known
 
 
 def _along(dim: Dim, part: slice) -> tuple[slice, ...]:
