@@ -346,13 +346,15 @@ class FreshChannels:
         """of one pass: all of the plane"""
         self.passes = {seen: _pieces(here, Dim.K, seen) for seen in (level, self.above)}
 
-    def elements(self, now: Ints, tile: Ints) -> tuple[Floats, Floats]:
+    def elements(self, now: Ints, tile: Ints, passes: Ints) -> tuple[Floats, Floats]:
         """Bound what moves, summed over instances, and together under each outer one.
 
         Parameters
         ----------
         now, tile : int array, shape (8, n)
             Places of the tiles before the block, and behind it.
+        passes : int array, shape (n,)
+            The place of K up to which loops load everything again.
 
         Returns
         -------
@@ -370,8 +372,8 @@ class FreshChannels:
                 rows.together * columns.apart
                 - rows.sections * (columns.pieces - columns.sections) * corners,
             )
-            passes = self.passes[seen][tile[Dim.K]]
-            found.append(self.channels * passes * np.maximum(plane, self.least[seen]))
+            times = self.channels * self.passes[seen][passes]
+            found.append(times * np.maximum(plane, self.least[seen]))
         return found[0], found[1]
 
     def cost(self, prices: Prices, each: Floats, union: Floats) -> Floats:

@@ -28,6 +28,9 @@ Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 _Any = TypeVar("_Any", bound=np.generic)
 
+_RANK = {Tensor.INPUT: 0, Tensor.WEIGHT: 1, Tensor.OUTPUT: 2}
+"""Which of two cuts at the same place comes first: bounds know more if that is the one of input."""
+
 MOST = 2**18
 """Tiles looked at together."""
 
@@ -343,6 +346,8 @@ class Tree:
         for step in self.following[nodes.stage]:
             if step.after in self.tables:
                 rows, tile = self._next(nodes, step)
+                new = ~self._met_otherwise(nodes, step, rows, tile)
+                rows, tile = rows[new], tile[:, new]
                 for start in range(0, rows.size, MOST):
                     part = slice(start, start + MOST)
                     children = self._children(nodes, step, rows[part], tile[:, part])
@@ -369,6 +374,26 @@ class Tree:
             else:
                 tile[dim] = now[rows, dim]
         return rows, tile
+
+    def _met_otherwise(self, nodes: Nodes, step: Step, rows: Ints, tile: Ints) -> Bools:
+        """Which tiles give the mapping that has this cut before the last one.
+
+        Cuts with no loop between them can change places, if the loops in front may stand in front
+        of either.
+        """
+        no: Bools = np.zeros(rows.size, dtype=np.bool_)
+        if not nodes.path or _RANK[step.tensor] >= _RANK[nodes.path[-1].tensor]:
+            return no
+        stage = nodes.path[-2].after if len(nodes.path) > 1 else (0, 0, 0)
+        sooner = [each for each in self.following[stage] if each.tensor is step.tensor]
+        if not sooner:
+            return no
+        now = nodes.tile
+        before = nodes.places[:, -2] if len(nodes.path) > 1 else np.zeros_like(now)
+        others = [dim for dim in Dim if dim not in sooner[0].dims]
+        free = np.all(now[:, others] == before[:, others], axis=1)
+        found: Bools = free[rows] & np.all(tile == now[rows].T, axis=0)
+        return found
 
     def _choices(self, step: Step, dim: Dim) -> tuple[Ints, Ints, Ints]:
         """Places that can follow each place, one after the other, and where each list is."""
@@ -432,7 +457,7 @@ class Tree:
         """Bounds of an input cut's cost, now that the tiles in front of it are known."""
         level, here = step.level, self.here
         before, now = nodes.places[rows], nodes.tile[rows].T
-        base, known = self._fresh_since(level, before, tile)
+        bases = self._fresh_since(level, before, tile)
         met = [bound.sweeps_meet(here, level, out, before, tile) for out in (Dim.P, Dim.Q)]
         found = costs.copy()
         for case in product((False, True), repeat=2):
@@ -443,13 +468,17 @@ class Tree:
                     (case[0], case[1]),
                     tile[:, some],
                     now[:, some],
-                    base[some].T,
-                    known[some],
+                    [(base[some].T, known[some]) for base, known in bases],
                 )
         return found
 
     def _better(
-        self, level: int, met: bound.Met, tile: Ints, now: Ints, base: Ints, known: Bools
+        self,
+        level: int,
+        met: bound.Met,
+        tile: Ints,
+        now: Ints,
+        bases: Sequence[tuple[Ints, Bools]],
     ) -> Floats:
         """By how much bounds rise if the tiles in front are known, shape (n, parts)."""
         key = (level, met)
@@ -458,48 +487,57 @@ class Tree:
         fresh = self.fresh[key]
         new = np.any(tile[list(STILL)] != now[list(STILL)], axis=0)
         cut_taps = np.any(tile[list(TAPS)] != now[list(TAPS)], axis=0)
-        since = fresh.elements(base, tile) if np.any(known) else None
-        inside = fresh.elements(now, tile) if np.any(new) else None
+        (by_channels, some), (by_passes, others) = bases
+        anew = [
+            (mask, fresh.elements(base, tile, passes))
+            for base, mask, passes in (
+                (by_channels, some, by_channels[Dim.K]),
+                (by_passes, others, tile[Dim.K]),
+                (now, new, tile[Dim.K]),
+            )
+            if np.any(mask)
+        ]
         columns = []
         for i, part in enumerate(self.parts):
             found = _at(self.inputs(level, met)[i], tile)
-            if since is not None:
-                cost = fresh.cost(part.prices, *since)
-                found = np.where(known, np.maximum(found, cost), found)
-            if inside is not None:
-                cost = fresh.cost(part.prices, *inside)
-                found = np.where(new, np.maximum(found, cost), found)
+            for mask, elements in anew:
+                cost = fresh.cost(part.prices, *elements)
+                found = np.where(mask, np.maximum(found, cost), found)
             if np.any(cut_taps):
                 cost = _at(self.inputs(level, met, taps_last=True)[i], tile)
                 found = np.where(cut_taps, np.maximum(found, cost), found)
             columns.append(found - _at(self.inputs(level)[i], tile))
         return np.stack(columns, axis=1)
 
-    def _fresh_since(self, level: int, places: Ints, tile: Ints) -> tuple[Ints, Bools]:
-        """Tile inside which no input piece finds anything of what came before, if one is known.
+    def _fresh_since(
+        self, level: int, places: Ints, tile: Ints
+    ) -> tuple[tuple[Ints, Bools], tuple[Ints, Bools]]:
+        """Tiles inside which no input piece finds anything of what came before, where known.
 
-        It stands before the last block with loops over N, G or C: these bring other elements. A
-        loop over K brings the same ones again; nothing is found if a sweep ends apart from where
-        the next begins, and all windows are swept inside the loop. Shapes (n, 8) and (n,).
+        The first stands before the last block with loops over N, G or C: these bring other
+        elements, but loops over K further in may find all. The second stands before the last block
+        with loops over K: they bring the same elements, and find nothing of them if a sweep ends
+        apart from where the next begins, and all windows are swept inside. Shapes (n, 8) and (n,).
         """
         many, blocks = places.shape[:2]
-        base = np.zeros((many, len(Dim)), dtype=np.int64)
-        known = np.zeros(many, dtype=np.bool_)
-        left = np.ones(many, dtype=np.bool_)
-        for i in reversed(range(blocks)):
-            before = places[:, i - 1] if i else np.zeros_like(base)
-            cut = places[:, i] != before
-            again, still = cut[:, Dim.K], np.any(cut[:, list(STILL)], axis=1)
-            here = left & (again | still)
-            if np.any(here & again):
-                inside = ~np.any(cut[:, [Dim.P, Dim.Q]], axis=1)
-                clean = inside & bound.ends_apart(self.here, level, before.T, tile)
-                left &= ~again | clean
-                here &= left
-            base[here] = before[here]
-            known |= here
-            left &= ~here
-        return base, known
+        found = []
+        for dims in (list(STILL), [Dim.K]):
+            base = np.zeros((many, len(Dim)), dtype=np.int64)
+            known = np.zeros(many, dtype=np.bool_)
+            for i in range(blocks):
+                before = places[:, i - 1] if i else np.zeros_like(base)
+                cut = places[:, i] != before
+                here = np.any(cut[:, dims], axis=1)
+                if dims == [Dim.K]:
+                    inside = ~np.any(cut[:, [Dim.P, Dim.Q]], axis=1)
+                    clean = inside & bound.ends_apart(self.here, level, before.T, tile)
+                else:
+                    clean = here
+                base[here] = before[here]
+                # a loop over N, G or C further in brings other elements
+                known = np.where(here, clean, known & ~np.any(cut[:, list(STILL)], axis=1))
+            found.append((base, known))
+        return found[0], found[1]
 
     def inputs(
         self, level: int, met: bound.Met = bound.ANY, *, taps_last: bool = False
