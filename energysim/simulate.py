@@ -32,10 +32,6 @@ if TYPE_CHECKING:
     from energysim.model.sparse import WeightStore
     from energysim.price import Job
 
-TURNS = 600
-"""Partial mappings of a layer that are continued, unless there is a budget of time: a number gives
-the same result on every machine. Most layers are solved long before."""
-
 COUNTABLE = 2**52
 """Operations of a layer below which every count is exact."""
 
@@ -116,8 +112,8 @@ def simulate(
     perfect : bool
         Search only trip counts that divide.
     budget_s : float, optional
-        Stop the search of the layers together after this long, with what it has found [s]. Without
-        one it stops after :data:`TURNS` partial mappings a layer, or when it has the best one.
+        Stop the search of the layers together after this long, with what it has found [s]; by
+        default it ends when it has the best mapping of each.
     cache : Cache, optional
         Where mappings found before are looked up and new ones kept (the command line uses
         ``Cache(energysim.cache.folder())``).
@@ -325,6 +321,7 @@ def _rename(cost: _Cost, layer: Layer) -> _Cost:
         cost,
         layer=replace(cost.layer, layer=layer.name),
         accesses=tuple(replace(row, layer=layer.name) for row in cost.accesses),
+        certificate=replace(cost.certificate, seconds=0.0),
     )
 
 
@@ -362,7 +359,7 @@ def _cost(job: Job, options: _Options, budget_s: float | None) -> _Cost:
             options.objective,
             static_pj_per_cycle(hardware),
             arithmetic_pj(job, hardware),
-            Options(options.perfect, budget_s, TURNS if budget_s is None else None),
+            Options(options.perfect, budget_s),
         )
         solved = solve(problem, options.cache)
         nest, trips, loops = solved.nest, solved.trips, solved.loops

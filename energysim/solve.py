@@ -58,7 +58,7 @@ def solve(problem: Problem, cache: Cache | None) -> Solved:
         found.certificate,
         tuple(RunnerUp(_loops_of(problem, other), other.measure) for other in found.others),
     )
-    if cache and (found.certificate.optimal or problem.options.budget_s is None):
+    if cache and found.certificate.optimal:
         cache.put(key, _written(solved))
     return solved
 
@@ -98,7 +98,6 @@ def _parts(problem: Problem) -> dict[str, Any]:
         "static": problem.static_pj_per_cycle,
         "compute": problem.compute_pj,
         "perfect": options.perfect,
-        "turns": options.turns,
     }
 
 

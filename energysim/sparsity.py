@@ -207,7 +207,8 @@ class Mask:
             raise InputError(
                 f"pattern {found.name} is defined for {SIDE}x{SIDE} kernels, not {height}x{width}"
             )
-        return cls(found, (shape[Dim.G], shape[Dim.K], shape[Dim.C], height, width), seed)
+        dims = (shape[Dim.G], shape[Dim.K], shape[Dim.C], height, width)
+        return cls(found, dims, seed if found.random else 0)
 
     @property
     def periodic(self) -> bool:

@@ -27,8 +27,6 @@ class Options:
     """only trip counts that divide"""
     budget_s: float | None = None
     """stop after this long [s]"""
-    turns: int | None = None
-    """continue at most so many partial mappings; the same number gives the same result anywhere"""
     prune: bool = True
     """False: continue every partial mapping, whatever its bound (for tests)"""
 

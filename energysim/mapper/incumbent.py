@@ -84,10 +84,9 @@ class Incumbent:
         return values < self.best * (1 - TIE)
 
     def exhausted(self, begin: float) -> bool:
-        """Whether the time or the turns that the search has are used up."""
-        budget, turns = self.problem.options.budget_s, self.problem.options.turns
-        late = budget is not None and monotonic() - begin > budget
-        return late or (turns is not None and self.turns >= turns)
+        """Whether the time that the search has is used up."""
+        budget = self.problem.options.budget_s
+        return budget is not None and monotonic() - begin > budget
 
     def offer(self, value: float, mapped: Mapped) -> None:
         """Keep a complete mapping if it is the best, or one of the next."""
