@@ -345,8 +345,16 @@ class FreshChannels:
         }
         """of one pass: all of the plane"""
         self.passes = {seen: _pieces(here, Dim.K, seen) for seen in (level, self.above)}
+        kernels = here.ladders[Dim.K]
+        self.first = {
+            seen: np.minimum(kernels.trips * kernels.fans[seen], kernels.extent)
+            for seen in (level, self.above)
+        }
+        """at most so many tiles along K"""
 
-    def elements(self, now: Ints, tile: Ints, passes: Ints) -> tuple[Floats, Floats]:
+    def elements(
+        self, now: Ints, tile: Ints, passes: Ints, *, without: Ints | None = None
+    ) -> tuple[Floats, Floats]:
         """Bound what moves, summed over instances, and together under each outer one.
 
         Parameters
@@ -355,6 +363,8 @@ class FreshChannels:
             Places of the tiles before the block, and behind it.
         passes : int array, shape (n,)
             The place of K up to which loops load everything again.
+        without : int array, shape (n,), optional
+            Count only what is loaded after the first pass of each tile with this place of K.
 
         Returns
         -------
@@ -372,8 +382,10 @@ class FreshChannels:
                 rows.together * columns.apart
                 - rows.sections * (columns.pieces - columns.sections) * corners,
             )
-            times = self.channels * self.passes[seen][passes]
-            found.append(times * np.maximum(plane, self.least[seen]))
+            times = self.passes[seen][passes]
+            if without is not None:
+                times = np.maximum(times - self.first[seen][without], 0)
+            found.append(self.channels * times * np.maximum(plane, self.least[seen]))
         return found[0], found[1]
 
     def cost(self, prices: Prices, each: Floats, union: Floats) -> Floats:

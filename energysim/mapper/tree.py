@@ -492,17 +492,23 @@ class Tree:
             (mask, fresh.elements(base, tile, passes))
             for base, mask, passes in (
                 (by_channels, some, by_channels[Dim.K]),
-                (by_passes, others, tile[Dim.K]),
                 (now, new, tile[Dim.K]),
             )
             if np.any(mask)
         ]
+        again, once = None, tile
+        if np.any(others):
+            again = fresh.elements(by_passes, tile, tile[Dim.K], without=by_passes[Dim.K])
+            once = np.where((np.array(Dim) == Dim.K)[:, None], by_passes, tile)
         columns = []
         for i, part in enumerate(self.parts):
             found = _at(self.inputs(level, met)[i], tile)
             for mask, elements in anew:
                 cost = fresh.cost(part.prices, *elements)
                 found = np.where(mask, np.maximum(found, cost), found)
+            if again is not None:
+                cost = _at(self.inputs(level, met)[i], once) + fresh.cost(part.prices, *again)
+                found = np.where(others, np.maximum(found, cost), found)
             if np.any(cut_taps):
                 cost = _at(self.inputs(level, met, taps_last=True)[i], tile)
                 found = np.where(cut_taps, np.maximum(found, cost), found)
@@ -516,8 +522,9 @@ class Tree:
 
         The first stands before the last block with loops over N, G or C: these bring other
         elements, but loops over K further in may find all. The second stands before the last block
-        with loops over K: they bring the same elements, and find nothing of them if a sweep ends
-        apart from where the next begins, and all windows are swept inside. Shapes (n, 8) and (n,).
+        with loops over K: they bring the same elements, and all but the first pass finds nothing of
+        them if a sweep ends apart from where the next begins, and all windows are swept inside.
+        Shapes (n, 8) and (n,).
         """
         many, blocks = places.shape[:2]
         found = []
