@@ -8,10 +8,26 @@ Examples
 np.True_
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from energysim.catalog import load_hardware, load_network
 from energysim.result import VERSION, Result
 from energysim.simulate import simulate
 
+if TYPE_CHECKING:
+    from energysim.tradeoff import trade
+
 __version__ = VERSION
 
-__all__ = ["Result", "__version__", "load_hardware", "load_network", "simulate"]
+__all__ = ["Result", "__version__", "load_hardware", "load_network", "simulate", "trade"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what needs numpy when it is asked for, so that small commands start fast."""
+    if name == "trade":
+        from energysim.tradeoff import trade
+
+        return trade
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

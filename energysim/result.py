@@ -222,7 +222,7 @@ class Result:
     def to_parquet(self, path: str | Path, *, levels: bool = False) -> None:
         """Write a table as Parquet, with the run's settings in its metadata (needs pyarrow)."""
         frame = self.accesses if levels else self.layers
-        frame.attrs.update(self._settings())
+        frame.attrs.update(self.settings())
         buffer = io.BytesIO()
         frame.to_parquet(buffer, index=False)
         write_atomically(Path(path), buffer.getvalue())
@@ -231,7 +231,7 @@ class Result:
         """Everything as plain data."""
         network, hardware = self.inputs
         return {
-            "settings": self._settings(),
+            "settings": self.settings(),
             "totals": {
                 "macs": self.total_macs,
                 "effective_macs": self.total_effective_macs,
@@ -244,7 +244,7 @@ class Result:
                 "parameters": network.parameters,
                 "cached_weight_bytes": self.cached_weight_bytes,
             },
-            "search": _certificate(self.search),
+            "search": certificate_dict(self.search),
             "notes": [asdict(note) for note in self.warnings],
             "layers": [asdict(row) for row in self.layer_rows],
             "accesses": [asdict(row) for row in self.access_rows],
@@ -258,7 +258,8 @@ class Result:
             "network": _plain(asdict(network)),
         }
 
-    def _settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, Any]:
+        """All that the result depends on, by name and hash."""
         network, hardware = self.inputs
         return {
             "energysim": VERSION,
@@ -324,7 +325,7 @@ class Result:
         )
 
 
-def _certificate(search: Certificate) -> dict[str, Any]:
+def certificate_dict(search: Certificate) -> dict[str, Any]:
     """What a file says of the search: not the time, for the same run to give the same bytes."""
     return {
         each.name: getattr(search, each.name) for each in fields(search) if each.name != "seconds"

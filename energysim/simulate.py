@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from energysim.mapper.goal import Certificate, Objective, Options
 from energysim.mapping import (
     LevelLoops,
     MappingFile,
+    Nest,
     machine_rules,
     read_loops,
     write_line,
@@ -27,6 +28,7 @@ from energysim.units import BITS_PER_BYTE
 if TYPE_CHECKING:
     from energysim.cache import Cache
     from energysim.mapper.dataflows import Dataflow
+    from energysim.mapper.problem import Problem
     from energysim.mapper.residency import Plan
     from energysim.model.capacity import Occupancy
     from energysim.model.sparse import WeightStore
@@ -61,7 +63,9 @@ class InterruptedRun(KeyboardInterrupt):
 
 
 @dataclass(frozen=True, slots=True)
-class _Options:
+class Settings:
+    """How a network is simulated."""
+
     hardware: Hardware
     dataflow: Dataflow
     objective: Objective
@@ -142,6 +146,58 @@ def simulate(
     >>> r.total_macs, r.total_effective_macs
     (313201664, 161813504)
     """
+    settled = settle(
+        network,
+        hardware,
+        batch=batch,
+        objective=objective,
+        dataflow=dataflow,
+        residency=residency,
+        mapping=mapping,
+        weight_format=weight_format,
+        perfect=perfect,
+        budget_s=budget_s,
+        cache=cache,
+        where=where,
+        progress=progress,
+    )
+    return settled.result(settled.costs)
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A network of which it is known what stays on chip, and what each layer costs at best."""
+
+    network: Network
+    hardware: Hardware
+    """as it was asked for"""
+    settings: Settings
+    kept: Plan
+    jobs: tuple[Job, ...]
+    costs: tuple[LayerCost, ...]
+
+    def result(self, costs: Sequence[LayerCost]) -> Result:
+        """Add up costs of the layers."""
+        return _result((self.network, self.hardware), self.settings, self.kept, costs)
+
+
+def settle(
+    network: Network,
+    hardware: Hardware,
+    *,
+    batch: int = 1,
+    objective: str = "energy",
+    dataflow: str | None = None,
+    residency: bool | None = None,
+    mapping: MappingFile | None = None,
+    weight_format: str | None = None,
+    perfect: bool = False,
+    budget_s: float | None = None,
+    cache: Cache | None = None,
+    where: Callable[[tuple[str | int, ...]], str] | None = None,
+    progress: Progress | None = None,
+) -> Settled:
+    """Plan what stays on chip and find the best mapping of each layer; as :func:`simulate`."""
     from energysim.mapper.dataflows import of_machine, with_dataflow
     from energysim.mapper.residency import nothing_stays, plan
     from energysim.price import Job
@@ -155,20 +211,15 @@ def simulate(
     if mapping is not None and not isinstance(mapping, MappingFile):
         raise InputError(f"mapping must be a MappingFile, got {type(mapping).__name__}")
     _check_sizes(network, batch)
-    if objective not in list(Objective):
-        known = ", ".join(Objective)
-        raise InputError(
-            f"no objective named '{objective}'.{did_you_mean(objective, list(Objective))}\n"
-            f"  known: {known}"
-        )
+    minimised = objective_named(objective)
     asked = hardware
     hardware = with_dataflow(hardware, dataflow)
     flow = of_machine(hardware)
     stays = hardware.residency if residency is None else residency
-    options = _Options(
+    options = Settings(
         hardware,
         flow,
-        Objective(objective),
+        minimised,
         mapping,
         where or _nowhere,
         batch,
@@ -183,7 +234,7 @@ def simulate(
     stores = [_store(layer, hardware, weight_format) for layer in network.layers]
 
     streamed: set[int] = set()
-    costs: dict[int, tuple[Job, _Cost]] = {}
+    costs: dict[int, tuple[Job, LayerCost]] = {}
     while True:
         kept = nothing_stays(network)
         if stays:
@@ -207,8 +258,24 @@ def simulate(
         # The plan leaves room for one pass over the array, which a machine that keeps wide partial
         # sums in its buffer may find too small: then this layer's output goes to DRAM.
         streamed.add(failed)
-    rows = [costs[i][1] for i in range(len(jobs))]
-    return _result((network, asked), options, kept, rows)
+    rows = tuple(costs[i][1] for i in range(len(jobs)))
+    return Settled(network, asked, options, kept, tuple(jobs), rows)
+
+
+def objective_named(name: str) -> Objective:
+    """Find an objective by its name.
+
+    Raises
+    ------
+    InputError
+        If there is none.
+    """
+    if name not in list(Objective):
+        raise InputError(
+            f"no objective named '{name}'.{did_you_mean(name, list(Objective))}\n"
+            f"  known: {', '.join(Objective)}"
+        )
+    return Objective(name)
 
 
 def _nowhere(loc: tuple[str | int, ...]) -> str:
@@ -266,36 +333,36 @@ def _store(layer: Layer, hardware: Hardware, weight_format: str | None) -> Weigh
 
 
 @dataclass(frozen=True, slots=True)
-class _Cost:
-    """What one layer costs."""
+class LayerCost:
+    """What one layer costs with one mapping."""
 
     layer: LayerRow
     accesses: tuple[AccessRow, ...]
     loops: tuple[LevelLoops, ...]
-    certificate: Certificate
+    certificate: Certificate = field(default_factory=Certificate)
     others: tuple[RunnerUp, ...] = ()
 
 
 def _cost_all(
     jobs: Sequence[Job],
-    options: _Options,
-    costs: dict[int, tuple[Job, _Cost]],
+    options: Settings,
+    costs: dict[int, tuple[Job, LayerCost]],
     progress: Progress | None,
 ) -> int | None:
     """Cost of every layer whose job is new; the index of a layer that must not keep its output."""
-    solved = {_same(job): cost for job, cost in costs.values()}
+    solved = {same(job): cost for job, cost in costs.values()}
     for i, job in enumerate(jobs):
         if progress:
             progress(i, len(jobs), job.layer.name)
         if i in costs and costs[i][0] == job:
             continue
-        twin = solved.get(_same(job)) if not options.mapping else None
+        twin = solved.get(same(job)) if not options.mapping else None
         budget_s = None
         if options.deadline is not None:
-            left = {_same(each) for each in jobs[i:]} - solved.keys()
+            left = {same(each) for each in jobs[i:]} - solved.keys()
             budget_s = max(options.deadline - monotonic(), 0.0) / max(len(left), 1)
         try:
-            cost = _rename(twin, job.layer) if twin else _cost(job, options, budget_s)
+            cost = renamed(twin, job.layer) if twin else _cost(job, options, budget_s)
         except KeyboardInterrupt:
             done = [costs[j][1].layer for j in range(i) if j in costs]
             raise InterruptedRun(tuple(done), len(jobs)) from None
@@ -304,19 +371,20 @@ def _cost_all(
                 return i
             raise DoesNotFitError(f"layer {job.layer.name}: {error}") from None
         costs[i] = (job, cost)
-        solved[_same(job)] = cost
+        solved[same(job)] = cost
     if progress:
         progress(len(jobs), len(jobs), "")
     return None
 
 
-def _same(job: Job) -> tuple[object, ...]:
+def same(job: Job) -> tuple[object, ...]:
     """Equal for layers that cost the same."""
     mask = None if job.store is None else (job.store.format, job.store.mask)
     return job.shape, job.layer.kind, mask, job.residency
 
 
-def _rename(cost: _Cost, layer: Layer) -> _Cost:
+def renamed(cost: LayerCost, layer: Layer) -> LayerCost:
+    """Give a layer the cost of an equal one."""
     return replace(
         cost,
         layer=replace(cost.layer, layer=layer.name),
@@ -325,58 +393,88 @@ def _rename(cost: _Cost, layer: Layer) -> _Cost:
     )
 
 
-def _cost(job: Job, options: _Options, budget_s: float | None) -> _Cost:
-    import numpy as np
-
-    from energysim.mapper.problem import Problem
-    from energysim.model.capacity import occupancy
-    from energysim.model.counts import count
-    from energysim.price import arithmetic_pj, machine_of, price_layer, static_pj_per_cycle
+def _cost(job: Job, options: Settings, budget_s: float | None) -> LayerCost:
+    from energysim.price import machine_of
     from energysim.solve import solve
 
-    hardware, has_weights = machine_of(job.layer, options.hardware), job.layer.has_weights
-    rules = machine_rules(hardware, has_weights=has_weights)
     given = options.mapping.layers.get(job.layer.name) if options.mapping else None
-    certificate, others = Certificate(), tuple[RunnerUp, ...]()
-    if given is not None:
-        prefix = ("layers", job.layer.name)
-        nest, trips = read_loops(
-            hardware,
-            job.shape,
-            given,
-            has_weights=has_weights,
-            where=lambda loc: options.where((*prefix, *loc)),
-        )
-        loops = given
-    else:
-        problem = Problem(
-            hardware,
-            job.shape,
-            rules,
-            options.dataflow,
-            job.store,
-            job.residency,
-            options.objective,
-            static_pj_per_cycle(hardware),
-            arithmetic_pj(job, hardware),
-            Options(options.perfect, budget_s),
-        )
-        solved = solve(problem, options.cache)
-        nest, trips, loops = solved.nest, solved.trips, solved.loops
-        certificate, others = solved.certificate, solved.others
+    if given is None:
+        found = solve(problem_of(job, options, budget_s), options.cache)
+        cost = priced(job, options, found.nest, found.trips, found.loops)
+        return replace(cost, certificate=found.certificate, others=found.others)
+    hardware, has_weights = machine_of(job.layer, options.hardware), job.layer.has_weights
+    prefix = ("layers", job.layer.name)
+    nest, trips = read_loops(
+        hardware,
+        job.shape,
+        given,
+        has_weights=has_weights,
+        where=lambda loc: options.where((*prefix, *loc)),
+    )
+    return priced(job, options, nest, trips, given, mapped=True)
+
+
+def problem_of(
+    job: Job, options: Settings, budget_s: float | None, other: Objective | None = None
+) -> Problem:
+    """State what is searched for a layer."""
+    from energysim.mapper.problem import Problem
+    from energysim.price import arithmetic_pj, machine_of, static_pj_per_cycle
+
+    hardware = machine_of(job.layer, options.hardware)
+    return Problem(
+        hardware,
+        job.shape,
+        machine_rules(hardware, has_weights=job.layer.has_weights),
+        options.dataflow,
+        job.store,
+        job.residency,
+        options.objective,
+        other,
+        static_pj_per_cycle(hardware),
+        arithmetic_pj(job, hardware),
+        Options(options.perfect, budget_s),
+    )
+
+
+def priced(
+    job: Job,
+    options: Settings,
+    nest: Nest,
+    trips: tuple[int, ...],
+    loops: tuple[LevelLoops, ...],
+    *,
+    mapped: bool = False,
+) -> LayerCost:
+    """Cost of a layer with one mapping.
+
+    Raises
+    ------
+    InputError
+        A mapping that was given (``mapped``) can't be counted or is too big.
+    DoesNotFitError
+        One that was found does not fit.
+    """
+    import numpy as np
+
+    from energysim.model.capacity import occupancy
+    from energysim.model.counts import count
+    from energysim.price import machine_of, price_layer
+
+    hardware = machine_of(job.layer, options.hardware)
+    rules = machine_rules(hardware, has_weights=job.layer.has_weights)
     try:
         counts = count(job.shape, nest, np.array([trips], dtype=np.int64), rules)
     except ValueError as error:
         raise InputError(str(error), where=options.where(("layers", job.layer.name))) from None
-    filled = occupancy(hardware, job.shape, nest, trips, counts, job.store, job.residency)
-    for room in filled:
+    for room in occupancy(hardware, job.shape, nest, trips, counts, job.store, job.residency):
         if room.excess_bits > 0:
-            _refuse(job, options, room, mapped=given is not None)
+            _refuse(job, options, room, mapped=mapped)
     row, accesses = price_layer(job, hardware, nest, counts, write_line(loops))
-    return _Cost(row, accesses, loops, certificate, others)
+    return LayerCost(row, accesses, loops)
 
 
-def _refuse(job: Job, options: _Options, room: Occupancy, *, mapped: bool) -> None:
+def _refuse(job: Job, options: Settings, room: Occupancy, *, mapped: bool) -> None:
     name = options.hardware.levels[room.level].name
     parts = ", ".join(
         f"{tensor.label} {-(-bits // BITS_PER_BYTE):,}"
@@ -398,9 +496,9 @@ def _refuse(job: Job, options: _Options, room: Occupancy, *, mapped: bool) -> No
 
 def _result(
     inputs: tuple[Network, Hardware],
-    options: _Options,
+    options: Settings,
     kept: Plan,
-    costs: Sequence[_Cost],
+    costs: Sequence[LayerCost],
 ) -> Result:
     network, hardware = inputs
     result = Result(

@@ -13,7 +13,7 @@ from energysim.cache import Cache, key_of
 from energysim.errors import EnergysimError
 from energysim.mapper.goal import Certificate, Measure
 from energysim.mapper.problem import Mapped, Problem
-from energysim.mapper.search import search
+from energysim.mapper.search import front, search
 from energysim.mapping import LevelLoops, Nest, read_loops, write_nest
 from energysim.result import VERSION, RunnerUp
 
@@ -63,6 +63,43 @@ def solve(problem: Problem, cache: Cache | None) -> Solved:
     return solved
 
 
+@dataclass(frozen=True, slots=True)
+class SolvedFront:
+    """The Pareto set of a layer, as mapping files state it and as loops."""
+
+    points: tuple[Solved, ...]
+    certificate: Certificate
+
+
+def solve_front(problem: Problem, cache: Cache | None) -> SolvedFront:
+    """As :func:`solve`, for two objectives."""
+    key = key_of(_parts(problem)) if cache else ""
+    known = cache.get(key) if cache else None
+    if known is not None:
+        read = _read_front(problem, known)
+        if read is not None:
+            return read
+    found = front(problem)
+    points = tuple(
+        Solved(_loops_of(problem, each), each.nest, each.trips, found.certificate, ())
+        for each in found.points
+    )
+    if cache and found.certificate.optimal:
+        cache.put(key, {"points": [_written(each) for each in points]})
+    return SolvedFront(points, found.certificate)
+
+
+def _read_front(problem: Problem, entry: Any) -> SolvedFront | None:
+    try:
+        points = [_read(problem, each) for each in entry["points"]]
+    except (KeyError, TypeError):
+        return None
+    good = tuple(each for each in points if each is not None)
+    if not good or len(good) < len(points):
+        return None
+    return SolvedFront(good, good[0].certificate)
+
+
 def _loops_of(problem: Problem, mapped: Mapped) -> tuple[LevelLoops, ...]:
     weights = problem.store is not None
     return write_nest(problem.hardware, mapped.nest, mapped.trips, has_weights=weights)
@@ -95,6 +132,7 @@ def _parts(problem: Problem) -> dict[str, Any]:
         "resident": sorted(tensor.label for tensor in problem.residency.tensors),
         "reserved": problem.residency.reserved_bits,
         "objective": str(problem.objective),
+        "other": problem.other and str(problem.other),
         "static": problem.static_pj_per_cycle,
         "compute": problem.compute_pj,
         "perfect": options.perfect,

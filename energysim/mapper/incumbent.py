@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from time import monotonic
 
 import numpy as np
@@ -28,18 +29,19 @@ class Incumbent:
 
     def __init__(self, problem: Problem, flow: Dataflow) -> None:
         self.problem, self.flow = problem, flow
-        self.objective = problem.objective
-        self.limit = np.inf
-        """in the second round: the best cost by the objective; then energy is minimised"""
+        self.evaluated = self.pruned_bound = self.pruned_capacity = 0
+        named = {problem.objective, problem.other}
+        self.with_dram = Objective.DRAM in named
+        timed = bool(named & {Objective.LATENCY, Objective.EDP})
+        self.with_cycles = timed or bool(problem.static_pj_per_cycle)
+        self.seek(problem.objective)
+
+    def seek(self, objective: Objective, limits: Mapping[Objective, float] | None = None) -> None:
+        """Begin a round: minimise one figure while others stay within limits."""
+        self.objective, self.limits = objective, dict(limits or {})
         self.best = np.inf
         self.found: list[tuple[float, Mapped]] = []
-        self.evaluated = self.pruned_bound = self.pruned_capacity = self.turns = 0
-        objective = problem.objective
-        self.with_dram = objective is Objective.DRAM
-        self.with_cycles = bool(problem.static_pj_per_cycle) or objective in {
-            Objective.LATENCY,
-            Objective.EDP,
-        }
+        self.turns = 0
 
     def parts_of(self, model: CostModel) -> list[Part]:
         """Energy, and what else the objective needs."""
@@ -60,18 +62,11 @@ class Incumbent:
         return parts[:, 0] + static, cycles, dram
 
     def cost(self, energy: Floats, cycles: Floats, dram: Floats) -> Floats:
-        """What is minimised in this round; infinite beyond the limit."""
-        own = self.of_objective(energy, cycles, dram)
-        if np.isfinite(self.limit):
-            return np.where(own <= self.limit, energy, np.inf)
+        """What is minimised in this round; infinite beyond a limit."""
+        own = figure(self.objective, energy, cycles, dram)
+        for objective, limit in self.limits.items():
+            own = np.where(figure(objective, energy, cycles, dram) <= limit, own, np.inf)
         return own
-
-    def of_objective(self, energy: Floats, cycles: Floats, dram: Floats) -> Floats:
-        """The objective's own figure."""
-        if self.objective is Objective.EDP:
-            return np.where(np.isfinite(energy), energy * cycles, np.inf)
-        own = {Objective.ENERGY: energy, Objective.LATENCY: cycles, Objective.DRAM: dram}
-        return own[self.objective]
 
     def values(self, parts: Floats) -> Floats:
         """Bounds of what is minimised."""
@@ -97,3 +92,11 @@ class Incumbent:
         self.found.append((value, mapped))
         self.found.sort(key=lambda pair: pair[0])
         del self.found[KEPT:]
+
+
+def figure(objective: Objective, energy: Floats, cycles: Floats, dram: Floats) -> Floats:
+    """An objective's figure of some mappings."""
+    if objective is Objective.EDP:
+        return np.where(np.isfinite(energy), energy * cycles, np.inf)
+    own = {Objective.ENERGY: energy, Objective.LATENCY: cycles, Objective.DRAM: dram}
+    return own[objective]

@@ -31,6 +31,8 @@ class Problem:
     store: WeightStore | None
     residency: Residency
     objective: Objective
+    other: Objective | None = None
+    """a second objective, of a Pareto set"""
     static_pj_per_cycle: float = 0.0
     compute_pj: float = 0.0
     """energy of the arithmetic, the same for every mapping [pJ]"""
@@ -44,6 +46,19 @@ class Mapped:
     nest: Nest
     trips: tuple[int, ...]
     measure: Measure
+
+
+@dataclass(frozen=True, slots=True)
+class Front:
+    """The Pareto set of a layer.
+
+    No mapping of the mapspace is better than one of these by one objective and as good by the
+    other; every such cost is among them.
+    """
+
+    points: tuple[Mapped, ...]
+    """by rising first and falling second objective; of equal ones the first found"""
+    certificate: Certificate
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,10 +17,11 @@ search ends when no bound is below the best cost: then that cost is optimal.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import count as counter
 from time import monotonic
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +32,7 @@ from energysim.mapper.goal import Certificate, Objective
 from energysim.mapper.incumbent import TIE, Incumbent
 from energysim.mapper.leaves import evaluate
 from energysim.mapper.parts import CostModel
-from energysim.mapper.problem import Found, Problem
+from energysim.mapper.problem import Found, Front, Mapped, Problem
 from energysim.mapper.space import (
     Arrangement,
     Path,
@@ -71,20 +72,47 @@ def search(problem: Problem) -> Found:
         If not even the smallest tiles fit; names the level and the bytes missing.
     """
     begin = monotonic()
+    return _first(problem, lambda goal, trees: _minimise(goal, trees, begin))
+
+
+def front(problem: Problem) -> Front:
+    """Find the Pareto set of a layer by ``problem.objective`` and ``problem.other``.
+
+    From its end with the best first objective on: minimise the first while the second is below
+    that of the point before, then the second while the first is as good.
+
+    Parameters
+    ----------
+    problem : Problem
+
+    Returns
+    -------
+    Front
+
+    Raises
+    ------
+    DoesNotFitError
+        As :func:`search`.
+    """
+    begin = monotonic()
+    return _first(problem, lambda goal, trees: _front(goal, trees, begin))
+
+
+Answer = TypeVar("Answer", Found, Front)
+
+
+def _first(problem: Problem, solve: Callable[[Incumbent, Sequence[Tree]], Answer | None]) -> Answer:
+    """Answer for the narrowest mapspace in which anything fits."""
     flow = problem.dataflow
-    tries = [(flow, False), (flow, True)]
-    if flow.whole:
-        loose = replace(flow, whole=frozenset())
-        tries = [(flow, False), (loose, False), (flow, True), (loose, True)]
-    for asked, beyond in tries:
+    loose = replace(flow, whole=frozenset())
+    tries = [(flow, False), (loose, False), (flow, True), (loose, True)]
+    for asked, beyond in tries if flow.whole else tries[::2]:
         goal = Incumbent(problem, asked)
         places = arrangements_of(problem, asked, beyond=beyond)
-        found = _minimise(goal, places, begin)
+        found = solve(goal, [Tree(goal, CostModel(problem, here)) for here in places])
         if found is not None:
             return found
-    raise DoesNotFitError(
-        _too_small(problem, arrangements_of(problem, *tries[-1][:1], beyond=True))
-    )
+    raise DoesNotFitError(_too_small(problem, arrangements_of(problem, loose, beyond=True)))
 
 
 def arrangements_of(problem: Problem, flow: Dataflow, *, beyond: bool) -> list[Arrangement]:
@@ -101,34 +129,57 @@ def arrangements_of(problem: Problem, flow: Dataflow, *, beyond: bool) -> list[A
     )
 
 
-def _minimise(goal: Incumbent, places: Sequence[Arrangement], begin: float) -> Found | None:
-    problem = goal.problem
-    trees = [Tree(goal, CostModel(problem, here)) for here in places]
+def _minimise(goal: Incumbent, trees: Sequence[Tree], begin: float) -> Found | None:
+    asked = goal.objective
     done, lower = _explore(goal, trees, begin)
     if not goal.found:
         return None
-    if problem.objective is not Objective.ENERGY:
-        goal.limit = goal.best * (1 + TIE)
-        first = goal.found
-        goal.best, goal.found = np.inf, []
+    found, best = goal.found, goal.best
+    if asked is not Objective.ENERGY:
+        goal.seek(Objective.ENERGY, {asked: best * (1 + TIE)})
         again, _ = _explore(goal, trees, begin)
         done = done and again
+        found = goal.found or found
+    others = tuple(mapped for _, mapped in found[1:])
+    gap = 0.0 if done else max(0.0, 1 - lower / best)
+    return Found(found[0][1], others, _certify(goal, trees, begin, optimal=done, gap=gap))
+
+
+def _front(goal: Incumbent, trees: Sequence[Tree], begin: float) -> Front | None:
+    first, second = goal.problem.objective, goal.problem.other
+    assert second is not None
+    points: list[Mapped] = []
+    limits: dict[Objective, float] = {}
+    done = True
+    while done:
+        goal.seek(first, limits)
+        done, _ = _explore(goal, trees, begin)
         if not goal.found:
-            goal.found = first
-        goal.best = first[0][0]
-    others = tuple(mapped for _, mapped in goal.found[1:])
-    mapspace = sum(size_of(here, goal.flow) for here in places)
-    gap = 0.0 if done else max(0.0, 1 - lower / goal.best)
-    certificate = Certificate(
-        mapspace,
+            break
+        best = goal.found[0][1]
+        if done:
+            goal.seek(second, limits | {first: goal.best * (1 + TIE)})
+            done, _ = _explore(goal, trees, begin)
+            best = goal.found[0][1] if goal.found else best
+        points.append(best)
+        limits = {second: points[-1].measure.of(second) * (1 - 2 * TIE)}
+    if not points:
+        return None
+    return Front(tuple(points), _certify(goal, trees, begin, optimal=done, gap=0.0))
+
+
+def _certify(
+    goal: Incumbent, trees: Sequence[Tree], begin: float, *, optimal: bool, gap: float
+) -> Certificate:
+    return Certificate(
+        sum(size_of(tree.here, goal.flow) for tree in trees),
         goal.evaluated,
         goal.pruned_bound,
         goal.pruned_capacity,
-        done,
+        optimal,
         gap,
         monotonic() - begin,
     )
-    return Found(goal.found[0][1], others, certificate)
 
 
 def _explore(goal: Incumbent, trees: Sequence[Tree], begin: float) -> tuple[bool, float]:
