@@ -66,7 +66,8 @@ class Ladder:
         """List the products of a dim.
 
         Of a tile only such tiles can follow as split its last piece too, however short: else what
-        the last piece needs is found again from one pass to the next, and no bound would know.
+        the last piece needs is found again from one pass to the next, and no bound would know. The
+        same holds for the last instance's piece, wherever the instances fan out.
 
         Parameters
         ----------
@@ -87,7 +88,8 @@ class Ladder:
         new = np.r_[True, np.any(sizes[:, 1:] != sizes[:, :-1], axis=0)]
         trips = every[new]
         reach = []
-        lengths = [{extent}, *(set[int]() for _ in trips[1:])]
+        shares = {fan: _lengths(extent, fan) for fan in fans}
+        lengths = {fan: [own, *(set[int]() for _ in trips[1:])] for fan, own in shares.items()}
         for place, outer in enumerate(trips.tolist()):
             further = np.arange(1, limit // outer + 2) * outer
             if perfect:
@@ -95,12 +97,15 @@ class Ladder:
             at, first = np.unique(
                 np.searchsorted(trips, further, side="right") - 1, return_index=True
             )
-            pieces = -(-extent // further[first])
-            short = min(lengths[place], default=0)
-            splits = (at == place) | (short > -(-extent // trips[at]))
-            for to, piece in zip(at[splits].tolist(), pieces[splits].tolist(), strict=True):
-                if to != place:
-                    lengths[to] |= {(length - 1) % piece + 1 for length in lengths[place]}
+            splits = np.ones(at.shape, dtype=np.bool_)
+            for fan, own in lengths.items():
+                splits &= min(own[place], default=0) > -(-extent // (trips[at] * fan))
+            splits |= at == place
+            for fan, own in lengths.items():
+                pieces = -(-extent // (further[first] * fan))
+                for to, piece in zip(at[splits].tolist(), pieces[splits].tolist(), strict=True):
+                    if to != place:
+                        own[to] |= {(length - 1) % piece + 1 for length in own[place]}
             reach.append(at[splits])
         return cls(extent, trips, tuple(fans), tuple(reach))
 
@@ -122,6 +127,12 @@ class Ladder:
         while int(np.searchsorted(self.trips, low * self.trips[outer], side="right")) - 1 < inner:
             low += 1
         return low
+
+
+def _lengths(extent: int, fan: int) -> set[int]:
+    """Shares of a dim that is spread over instances: most have the first, the last what is left."""
+    share = -(-extent // fan)
+    return {share, (extent - 1) % share + 1}
 
 
 # -- one way to use the machine --------------------------------------------------------------------
