@@ -173,13 +173,16 @@ def _network_rows(job: Job, hardware: Hardware, counts: Counts, prices: Tariff) 
     return rows
 
 
+def compulsory_bits(job: Job, hardware: Hardware) -> dict[Tensor, int]:
+    """What each tensor moves to or from DRAM if it moves once and nothing stays on chip [bit]."""
+    elements = compulsory_elements(job.shape, count_padding=hardware.padding == "count")
+    bits = {tensor: each * hardware.bits.of(tensor) for tensor, each in elements.items()}
+    return bits | {Tensor.WEIGHT: job.store.total_bits if job.store else 0}
+
+
 def _bound_bits(job: Job, hardware: Hardware) -> float:
     """Least traffic to and from DRAM: what must move once, or what the on-chip memory forces."""
-    elements = compulsory_elements(job.shape, count_padding=hardware.padding == "count")
-    bits: dict[Tensor, float] = {
-        tensor: each * hardware.bits.of(tensor) for tensor, each in elements.items()
-    }
-    bits[Tensor.WEIGHT] = job.store.total_bits if job.store else 0
+    bits = compulsory_bits(job, hardware)
     once = sum(each for tensor, each in bits.items() if tensor not in job.residency.tensors)
     if job.residency.tensors or not job.layer.has_weights:
         return once

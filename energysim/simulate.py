@@ -175,6 +175,20 @@ class Settled:
     kept: Plan
     jobs: tuple[Job, ...]
     costs: tuple[LayerCost, ...]
+    streamed: frozenset[int]
+    """layers whose output leaves the chip although there was room for it"""
+
+    def total(self, objective: Objective) -> float:
+        """Cost of the network by an objective."""
+        rows = [cost.layer for cost in self.costs]
+        energy, cycles = sum(row.energy_pj for row in rows), sum(row.cycles for row in rows)
+        figures = {
+            Objective.ENERGY: energy,
+            Objective.LATENCY: cycles,
+            Objective.EDP: energy * cycles,
+            Objective.DRAM: sum(row.dram_bytes for row in rows),
+        }
+        return float(figures[objective])
 
     def result(self, costs: Sequence[LayerCost]) -> Result:
         """Add up costs of the layers."""
@@ -233,9 +247,10 @@ def settle(
     shapes = [_with_batch(layer.shape, batch) for layer in network.layers]
     stores = [_store(layer, hardware, weight_format) for layer in network.layers]
 
-    streamed: set[int] = set()
     costs: dict[int, tuple[Job, LayerCost]] = {}
-    while True:
+
+    def attempt(streamed: frozenset[int]) -> Settled:
+        """Cost of the network if some outputs leave the chip."""
         kept = nothing_stays(network)
         if stays:
             kept = plan(
@@ -244,7 +259,7 @@ def settle(
                 shapes=shapes,
                 stores=stores,
                 dataflow=flow,
-                streamed=frozenset(streamed),
+                streamed=streamed,
             )
         jobs = [
             Job(layer, shape, store, around)
@@ -253,13 +268,35 @@ def settle(
             )
         ]
         failed = _cost_all(jobs, options, costs, progress)
-        if failed is None:
-            break
-        # The plan leaves room for one pass over the array, which a machine that keeps wide partial
-        # sums in its buffer may find too small: then this layer's output goes to DRAM.
-        streamed.add(failed)
-    rows = tuple(costs[i][1] for i in range(len(jobs)))
-    return Settled(network, asked, options, kept, tuple(jobs), rows)
+        if failed is not None:
+            # The plan leaves room for one pass over the array, which a machine that keeps wide
+            # partial sums in its buffer may find too small: then this layer's output goes to DRAM.
+            return attempt(streamed | {failed})
+        rows = tuple(costs[i][1] for i in range(len(jobs)))
+        return Settled(network, asked, options, kept, tuple(jobs), rows, streamed)
+
+    best = attempt(frozenset())
+    tried: set[int] = set()
+    while doubtful := [
+        i
+        for i, job in enumerate(best.jobs)
+        if i not in tried and _crowded(job, best.costs[i], hardware)
+    ]:
+        # What stays may leave so little room that it costs more than it saves.
+        tried.add(doubtful[0])
+        other = attempt(best.streamed | {doubtful[0]})
+        best = min(best, other, key=lambda each: each.total(options.objective))
+    return best
+
+
+def _crowded(job: Job, cost: LayerCost, hardware: Hardware) -> bool:
+    """Whether a layer whose output stays moves more than if nothing stayed and all moved once."""
+    from energysim.price import compulsory_bits
+
+    if Tensor.OUTPUT not in job.residency.tensors:
+        return False
+    once = sum(compulsory_bits(job, hardware).values())
+    return cost.layer.dram_bytes * BITS_PER_BYTE > once
 
 
 def objective_named(name: str) -> Objective:

@@ -20,7 +20,7 @@ from energysim.mapper.space import (
 from energysim.mapper.tree import Tree
 from energysim.mapping import Nest
 from energysim.model.capacity import element_bits
-from energysim.model.counts import Counts, Expansion, choices_of, expand_orders
+from energysim.model.counts import Counts, Expansion, choices_of, count, expand_orders
 from energysim.model.sparse import WeightStore
 from energysim.model.tables import Ints
 
@@ -89,9 +89,28 @@ def _offer(
 
 
 def _fits(tree: Tree, layout: Layout, counts: Counts, places: Ints, path: Path) -> Bools:
-    """Which mappings fit every level, as ``capacity.occupancy`` counts it."""
+    """Which mappings fit every level and keep to what the dataflow asks of complete ones."""
+    fits: Bools = np.all(_excess(tree, layout, counts) <= 0, axis=1)
+    if tree.flow.stationary is not None:
+        fits &= _stays(tree, counts)
+    if tree.flow.order:
+        fits &= _in_order(tree, path, places)
+    return fits
+
+
+def excess(tree: Tree, path: Path, places: Ints) -> Floats:
+    """Room that mappings lack in each level, shape (B, levels) [bit]; negative where some is left.
+
+    As ``capacity.occupancy`` counts it.
+    """
+    layout = lay_out(tree.here, path, places)
+    counts = count(tree.here.shape, layout.nest, layout.trips, tree.goal.problem.rules)
+    return _excess(tree, layout, counts)
+
+
+def _excess(tree: Tree, layout: Layout, counts: Counts) -> Floats:
     here, problem = tree.here, tree.goal.problem
-    fits = np.ones(places.shape[0], dtype=np.bool_)
+    found = np.full((counts.steps.size, here.macs), -np.inf)
     for level in range(1, here.macs):
         needed = {
             tensor: _needed(tree, layout, counts, level, tensor) for tensor in here.holds[level]
@@ -99,15 +118,12 @@ def _fits(tree: Tree, layout: Layout, counts: Counts, places: Ints, path: Path) 
         capacity = problem.hardware.levels[level].capacity_bits()
         if isinstance(capacity, dict):
             for tensor, bits in needed.items():
-                fits &= bits <= capacity[tensor]
+                found[:, level] = np.maximum(found[:, level], bits - capacity[tensor])
         elif capacity is not None:
             reserved = problem.residency.reserved_bits if level == 1 else 0
-            fits &= sum(needed.values(), start=np.zeros(fits.shape)) <= capacity - reserved
-    if tree.flow.stationary is not None:
-        fits &= _stays(tree, counts)
-    if tree.flow.order:
-        fits &= _in_order(tree, path, places)
-    return fits
+            total = sum(needed.values(), start=np.zeros(counts.steps.size))
+            found[:, level] = total - (capacity - reserved)
+    return found
 
 
 def _needed(tree: Tree, layout: Layout, counts: Counts, level: int, tensor: Tensor) -> Floats:

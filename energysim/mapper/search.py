@@ -20,26 +20,30 @@ import heapq
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import count as counter
+from itertools import islice
 from time import monotonic
 from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from energysim.axes import Dim
 from energysim.errors import DoesNotFitError
 from energysim.mapper.dataflows import Dataflow
 from energysim.mapper.goal import Certificate, Objective
 from energysim.mapper.incumbent import TIE, Incumbent
-from energysim.mapper.leaves import evaluate
+from energysim.mapper.leaves import evaluate, excess
 from energysim.mapper.parts import CostModel
 from energysim.mapper.problem import Found, Front, Mapped, Problem
 from energysim.mapper.space import (
     Arrangement,
     Path,
     arrangements,
+    paths,
     size_of,
 )
 from energysim.mapper.tree import Nodes, Tree
+from energysim.model.tables import Ints
 from energysim.units import BITS_PER_BYTE
 
 Floats = npt.NDArray[np.float64]
@@ -47,6 +51,9 @@ Bools = npt.NDArray[np.bool_]
 
 CHUNK = 1024
 """Complete mappings counted at once."""
+
+SMALLEST_TRIED = 200
+"""Orders of cuts of which the smallest tiles are tried, to say what is missing."""
 
 MOST_TOGETHER = 256
 """Partial mappings continued at once."""
@@ -375,28 +382,27 @@ def _dive(root: Nodes) -> None:
 
 def _too_small(problem: Problem, places: Sequence[Arrangement]) -> str:
     """Which level is too small, by how much, for the smallest tiles of the machine."""
-    best: tuple[float, str] | None = None
+    best: tuple[float, str] = (np.inf, "")
+    goal = Incumbent(problem, problem.dataflow)
     for here in places:
-        goal = Incumbent(problem, problem.dataflow)
-        model = CostModel(problem, here)
-        del goal
-        worst: tuple[float, str] = (0.0, "")
-        for level in range(1, here.macs):
-            memory = problem.hardware.levels[level]
-            least = {
-                tensor: float(model.room(tensor, level)[0].min()) for tensor in here.holds[level]
-            }
-            capacity = memory.capacity_bits()
-            if isinstance(capacity, dict):
-                missing = max(bits - capacity[tensor] for tensor, bits in least.items())
-            else:
-                reserved = problem.residency.reserved_bits if level == 1 else 0
-                missing = sum(least.values()) - ((capacity or 0) - reserved)
-            if missing > worst[0]:
-                worst = (missing, memory.name)
-        if best is None or worst[0] < best[0]:
-            best = worst
-    if best is None or not best[1]:
-        return "no mapping fits its memories"
+        tree = Tree(goal, CostModel(problem, here))
+        for path in islice(paths(here, goal.flow), SMALLEST_TRIED):
+            lacking = excess(tree, path, _smallest(here, path))[0]
+            level = int(np.argmax(lacking))
+            if 0 < lacking[level] < best[0]:
+                best = (float(lacking[level]), problem.hardware.levels[level].name)
+    if not best[1]:
+        return "no mapping keeps to its dataflow and fits its memories"
     missing = -(-int(best[0]) // BITS_PER_BYTE)
     return f"level {best[1]} is too small: {missing:,} bytes are missing for the smallest tiles"
+
+
+def _smallest(here: Arrangement, path: Path) -> Ints:
+    """As much as can be cut in front of every cut, shape (1, steps, 8)."""
+    tile = np.zeros(len(Dim), dtype=np.int64)
+    rows = []
+    for step in path:
+        for dim in step.dims:
+            tile[dim] = here.ladders[dim].trips.size - 1
+        rows.append(tile.copy())
+    return np.array([rows])
