@@ -202,14 +202,26 @@ def _moves(
     elements = here.shape.elements(tensor)
     idle = [dim for dim in Dim if dim not in RELEVANT[tensor]]
     each, union = (
-        elements * outer({dim: _pieces(here, dim, at) for dim in idle}) for at in (level, above)
+        elements * outer({dim: _pieces(here, dim, at, level) for dim in idle})
+        for at in (level, above)
     )
     return _Moves(each, union)
 
 
-def _pieces(here: Arrangement, dim: Dim, level: int) -> Ints:
-    """At least so many tiles along a dim, in time and over the instances of a level."""
-    return -(-here.shape[dim] // here.ladders[dim].sizes(level))
+def _together(here: Arrangement, dim: Dim, seen: int, level: int) -> Ints:
+    """At most so much of a dim do the instances of a level under one outer one hold at once."""
+    ladder = here.ladders[dim]
+    size = ladder.sizes(level) * (ladder.fans[level] // ladder.fans[seen])
+    return np.minimum(size, ladder.extent)
+
+
+def _pieces(here: Arrangement, dim: Dim, seen: int, level: int) -> Ints:
+    """At least so many tiles along a dim, in time and over the instances of an outer level.
+
+    Not by the outer level's own tile: instances that fan out in front of a loop may be done with
+    their shares in fewer steps than the whole dim would take.
+    """
+    return -(-here.shape[dim] // _together(here, dim, seen, level))
 
 
 def _input(
@@ -236,7 +248,7 @@ def _input(
             plane = np.where(row_taps, plane, np.where(column_taps, by_column, plane))
     channels = shape[Dim.N] * shape[Dim.G] * shape[Dim.C]
     least = rows.apart.min() * columns.apart.min()  # every element is loaded once at least
-    passes = outer({Dim.K: _pieces(here, Dim.K, seen)})
+    passes = outer({Dim.K: _pieces(here, Dim.K, seen, level)})
     moved: Floats = channels * np.maximum(passes * plane, least)
     return moved
 
@@ -283,7 +295,8 @@ def _window(
     along = 0 if out is Dim.P else 1
     facts = _facts(here.shape, along, count_padding=rules.count_padding)
     grid = (here.ladders[out].trips.size, here.ladders[tap].trips.size)
-    size_out, size_tap = here.ladders[out].sizes(seen)[:, None], here.ladders[tap].sizes(seen)
+    size_out, size_tap = (_together(here, dim, seen, level) for dim in (out, tap))
+    size_out = size_out[:, None]
     pieces = -(-here.shape[out] // size_out)
     parts = -(-here.shape[tap] // size_tap)
     apart = np.where(
@@ -344,7 +357,7 @@ class FreshChannels:
             for seen in (level, self.above)
         }
         """of one pass: all of the plane"""
-        self.passes = {seen: _pieces(here, Dim.K, seen) for seen in (level, self.above)}
+        self.passes = {seen: _pieces(here, Dim.K, seen, level) for seen in (level, self.above)}
         kernels = here.ladders[Dim.K]
         self.first = {
             seen: np.minimum(kernels.trips * kernels.fans[seen], kernels.extent)
@@ -424,7 +437,7 @@ def fresh_cost(here: Arrangement, rules: Rules, level: int, prices: Prices) -> F
         rows = _window(here, rules, Dim.P, seen, level, met=True)
         columns = _window(here, rules, Dim.Q, seen, level, met=True)
         corner = rows.overlap * columns.overlap
-        passes = channels * price * outer({Dim.K: _pieces(here, Dim.K, seen)})
+        passes = channels * price * outer({Dim.K: _pieces(here, Dim.K, seen, level)})
         plane = rows.apart * columns.apart
         least = rows.apart.min() * columns.apart.min()
         for i, pieces in enumerate(
