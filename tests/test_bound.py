@@ -256,7 +256,7 @@ def descend_from_the_root(seed: int) -> int:
 
 @pytest.mark.parametrize("part", range(8))
 def test_bounds_of_partial_mappings(part: int) -> None:
-    assert sum(descend_from_the_root(1000 * part + seed) for seed in range(12)) > 1000
+    assert sum(descend_from_the_root(1000 * part + seed) for seed in range(10)) > 300
 
 
 @pytest.mark.parametrize("part", range(8))

@@ -659,9 +659,11 @@ def _largest_window(
 ) -> Floats:
     """Rows of the largest tile: no less than those of the first, and of one inside the image.
 
-    With four pieces or more along a dim, some piece of full size is neither first nor last: a loop
-    of three trips or more has a full piece in its middle; after one of two trips the second half
-    begins with a full piece, and it ends there only if there are three pieces in all.
+    The first piece is a full one. Where an instance has a single tap, some instance or step has the
+    tap that begins at the border, and its rows are real. With four pieces or more along a dim, some
+    piece of full size is neither first nor last: a loop of three trips or more has a full piece in
+    its middle; after one of two trips the second half begins with a full piece, and it ends there
+    only if there are three pieces in all.
     """
     outs = here.ladders[out].least_sizes(level)[:, None]
     taps = here.ladders[tap].least_sizes(level)
@@ -671,10 +673,19 @@ def _largest_window(
     rows = reach if dilation == 1 else outs + taps - 1  # at least so many different sums
     rows = np.where((taps < stride) & (dilation == 1), outs * taps, rows)
     if not rules.count_padding:
-        below = np.maximum(reach - pad - size, 0)
-        outermost = np.maximum(rows - np.minimum(pad, reach) - below, 0)
+
+        def of_first_piece(begin: int) -> Ints:
+            below = np.maximum(reach + begin - pad - size, 0)
+            left: Ints = np.maximum(rows - np.minimum(max(pad - begin, 0), reach) - below, 0)
+            return left
+
+        outermost = of_first_piece(0)
+        if not first:
+            inside = min(-(-pad // dilation), here.shape[tap] - 1) * dilation
+            single = np.broadcast_to(taps == 1, rows.shape)
+            outermost = np.where(single, np.maximum(outermost, of_first_piece(inside)), outermost)
         bottom = (here.shape[out] - 1) * stride + (here.shape[tap] - 1) * dilation + 1 - pad - size
-        lost = max(pad - stride, 0) + max(bottom - stride, 0)
+        lost = np.maximum(pad - outs * stride, 0) + max(bottom - stride, 0)
         middle = np.where(-(-here.shape[out] // outs) >= MIDDLE, np.maximum(rows - lost, 0), 0)
         rows = outermost if first else np.maximum(outermost, middle)
     shape = [1] * len(Dim)
