@@ -283,7 +283,7 @@ class Hardware(_Block):
     """the processing elements"""
     sparsity: Sparsity = Sparsity()
     """what is done with weights fixed at zero"""
-    levels: Annotated[tuple[Level, ...], Field(min_length=2, max_length=6)]
+    levels: Annotated[tuple[Level, ...], Field(min_length=2, max_length=8)]
     """memories, outermost first"""
     padding: Literal["clip", "count"] = "clip"
     """zero padding of a convolution: ``clip`` never moves it, ``count`` moves it like data"""

@@ -46,7 +46,7 @@ def evaluate(tree: Tree, path: Path, places: Ints) -> Floats:
         choices,
         problem.rules,
         ranks=ranks,
-        ordered=frozenset({Tensor.INPUT}),
+        ordered=frozenset({Tensor.WEIGHT, Tensor.INPUT}),
     )
     first: tuple[Expansion, Counts] | None = None
     fits = np.ones(places.shape[0], dtype=np.bool_)

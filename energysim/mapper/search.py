@@ -79,7 +79,7 @@ def search(problem: Problem) -> Found:
         If not even the smallest tiles fit; names the level and the bytes missing.
     """
     begin = monotonic()
-    return _first(problem, lambda goal, trees: _minimise(goal, trees, begin))
+    return _first(problem, lambda goal, places: _minimise(goal, places, begin))
 
 
 def front(problem: Problem) -> Front:
@@ -102,21 +102,22 @@ def front(problem: Problem) -> Front:
         As :func:`search`.
     """
     begin = monotonic()
-    return _first(problem, lambda goal, trees: _front(goal, trees, begin))
+    return _first(problem, lambda goal, places: _front(goal, places, begin))
 
 
 Answer = TypeVar("Answer", Found, Front)
 
 
-def _first(problem: Problem, solve: Callable[[Incumbent, Sequence[Tree]], Answer | None]) -> Answer:
+def _first(
+    problem: Problem, solve: Callable[[Incumbent, Sequence[Arrangement]], Answer | None]
+) -> Answer:
     """Answer for the narrowest mapspace in which anything fits."""
     flow = problem.dataflow
     loose = replace(flow, whole=frozenset())
     tries = [(flow, False), (loose, False), (flow, True), (loose, True)]
     for asked, beyond in tries if flow.whole else tries[::2]:
         goal = Incumbent(problem, asked)
-        places = arrangements_of(problem, asked, beyond=beyond)
-        found = solve(goal, [Tree(goal, CostModel(problem, here)) for here in places])
+        found = solve(goal, arrangements_of(problem, asked, beyond=beyond))
         if found is not None:
             return found
     raise DoesNotFitError(_too_small(problem, arrangements_of(problem, loose, beyond=True)))
@@ -136,23 +137,23 @@ def arrangements_of(problem: Problem, flow: Dataflow, *, beyond: bool) -> list[A
     )
 
 
-def _minimise(goal: Incumbent, trees: Sequence[Tree], begin: float) -> Found | None:
+def _minimise(goal: Incumbent, places: Sequence[Arrangement], begin: float) -> Found | None:
     asked = goal.objective
-    done, lower = _explore(goal, trees, begin)
+    done, lower = _explore(goal, places, begin)
     if not goal.found:
         return None
     found, best = goal.found, goal.best
     if asked is not Objective.ENERGY:
         goal.seek(Objective.ENERGY, {asked: best * (1 + TIE)})
-        again, _ = _explore(goal, trees, begin)
+        again, _ = _explore(goal, places, begin)
         done = done and again
         found = goal.found or found
     others = tuple(mapped for _, mapped in found[1:])
     gap = 0.0 if done else max(0.0, 1 - lower / best)
-    return Found(found[0][1], others, _certify(goal, trees, begin, optimal=done, gap=gap))
+    return Found(found[0][1], others, _certify(goal, places, begin, optimal=done, gap=gap))
 
 
-def _front(goal: Incumbent, trees: Sequence[Tree], begin: float) -> Front | None:
+def _front(goal: Incumbent, places: Sequence[Arrangement], begin: float) -> Front | None:
     first, second = goal.problem.objective, goal.problem.other
     assert second is not None
     points: list[Mapped] = []
@@ -160,26 +161,26 @@ def _front(goal: Incumbent, trees: Sequence[Tree], begin: float) -> Front | None
     done = True
     while done:
         goal.seek(first, limits)
-        done, _ = _explore(goal, trees, begin)
+        done, _ = _explore(goal, places, begin)
         if not goal.found:
             break
         best = goal.found[0][1]
         if done:
             goal.seek(second, limits | {first: goal.best * (1 + TIE)})
-            done, _ = _explore(goal, trees, begin)
+            done, _ = _explore(goal, places, begin)
             best = goal.found[0][1] if goal.found else best
         points.append(best)
         limits = {second: points[-1].measure.of(second) * (1 - 2 * TIE)}
     if not points:
         return None
-    return Front(tuple(points), _certify(goal, trees, begin, optimal=done, gap=0.0))
+    return Front(tuple(points), _certify(goal, places, begin, optimal=done, gap=0.0))
 
 
 def _certify(
-    goal: Incumbent, trees: Sequence[Tree], begin: float, *, optimal: bool, gap: float
+    goal: Incumbent, places: Sequence[Arrangement], begin: float, *, optimal: bool, gap: float
 ) -> Certificate:
     return Certificate(
-        sum(size_of(tree.here, goal.flow) for tree in trees),
+        sum(size_of(here, goal.flow) for here in places),
         goal.evaluated,
         goal.pruned_bound,
         goal.pruned_capacity,
@@ -189,9 +190,19 @@ def _certify(
     )
 
 
-def _explore(goal: Incumbent, trees: Sequence[Tree], begin: float) -> tuple[bool, float]:
-    """Branch and bound over all trees; whether it came to its end, and the least bound left."""
-    options = goal.problem.options
+def _explore(goal: Incumbent, places: Sequence[Arrangement], begin: float) -> tuple[bool, float]:
+    """Branch and bound; whether it came to its end, and the least bound left.
+
+    First among few tile sizes, for a good mapping: the better the best one known, the fewer tiles
+    there are to look at.
+    """
+    for here in places:
+        _search(goal, [here.coarse()], begin)
+    return _search(goal, places, begin)
+
+
+def _search(goal: Incumbent, places: Sequence[Arrangement], begin: float) -> tuple[bool, float]:
+    trees = [Tree(goal, CostModel(goal.problem, here)) for here in places]
     roots = [root for tree in trees if (root := tree.root()) is not None]
     for root in sorted(roots, key=lambda root: float(root.values[0])):
         if root.values[0] < goal.best:
@@ -201,7 +212,7 @@ def _explore(goal: Incumbent, trees: Sequence[Tree], begin: float) -> tuple[bool
         queue.take(root)
     while queue.waiting:
         value = queue.least
-        if options.prune and value >= goal.best * (1 - TIE):
+        if goal.problem.options.prune and value >= goal.best * (1 - TIE):
             queue.drop()
             break
         if goal.found and goal.exhausted(begin):

@@ -25,7 +25,7 @@ array takes at once, unless nothing fits otherwise.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations, product
 from math import prod
@@ -121,6 +121,19 @@ class Ladder:
         trips[-1] = most
         return -(-self.extent // (trips * self.fans[level]))
 
+    def coarse(self) -> Ladder:
+        """A few of the products, each about twice the one before, divisors where there are any."""
+        last = int(self.trips[-1])
+        kept = [0]
+        for place, trips in enumerate(self.trips.tolist()):
+            if place and (last % trips == 0 or trips >= 2 * int(self.trips[kept[-1]])):
+                kept.append(place)
+        if kept[-1] != self.trips.size - 1:
+            kept.append(self.trips.size - 1)
+        some = np.array(kept)
+        reach = tuple(np.flatnonzero(np.isin(some, self.reach[place])) for place in kept)
+        return Ladder(self.extent, self.trips[some], self.fans, reach)
+
     def loop(self, outer: int, inner: int) -> int:
         """Smallest trip count that leads from one place to another."""
         low = -(-int(self.trips[inner]) // int(self.trips[outer]))
@@ -132,7 +145,7 @@ class Ladder:
 def _lengths(extent: int, fan: int) -> set[int]:
     """Shares of a dim that is spread over instances: most have the first, the last what is left."""
     share = -(-extent // fan)
-    return {share, (extent - 1) % share + 1}
+    return {share}
 
 
 # -- one way to use the machine --------------------------------------------------------------------
@@ -173,6 +186,10 @@ class Arrangement:
             + ((self.macs,) if tensor in self.latch else ())
             for tensor in Tensor
         )
+
+    def coarse(self) -> Arrangement:
+        """The same with a few tile sizes only, for a first good mapping."""
+        return replace(self, ladders=tuple(ladder.coarse() for ladder in self.ladders))
 
     def outer(self, tensor: Tensor, level: int) -> int:
         """The next outer level that holds a tensor."""

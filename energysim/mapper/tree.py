@@ -34,6 +34,12 @@ _RANK = {Tensor.INPUT: 0, Tensor.WEIGHT: 1, Tensor.OUTPUT: 2}
 MOST = 2**18
 """Tiles looked at together."""
 
+LIMITED = 2
+"""Rounds of ruling out tiles: each makes the other cuts' least costs higher."""
+
+_Edges = tuple[tuple[int, ...], tuple[int, ...]]
+"""First and last places of each dim."""
+
 
 @dataclass(frozen=True, slots=True)
 class Table:
@@ -114,8 +120,9 @@ class Tree:
         self.fresh: dict[tuple[int, bound.Met], bound.FreshChannels] = {}
         self.lists: dict[tuple[Step, Dim], tuple[Ints, Ints, Ints]] = {}
         self._rooms()
+        self._limit()
         self.following: dict[Stage, list[Step]] = {}
-        self.windows: dict[Stage, tuple[tuple[int, ...], tuple[int, ...]]] = {}
+        self.windows: dict[Stage, _Edges] = {}
         self._windows()
         self.tables: dict[Stage, list[Table]] = {}
         for stage in sorted(self.windows, key=sum, reverse=True):
@@ -160,26 +167,51 @@ class Tree:
         }
         return bound.outer(final) > 0
 
+    def _limit(self) -> None:
+        """Rule out tiles of which one cut alone costs too much, were all others at their best."""
+        for _ in range(LIMITED):
+            costs = {cut: np.stack(np.broadcast_arrays(*own)) for cut, own in self.cost.items()}
+            least = {cut: self._least_of(cut, cost) for cut, cost in costs.items()}
+            for cut, cost in costs.items():
+                others = [each for other, each in least.items() if other != cut]
+                rest = sum(others, start=np.array(self.macs))
+                values = self.goal.values(cost.reshape(len(self.parts), -1).T + rest)
+                good = (np.isfinite(values) & self.goal.promising(values)).reshape(cost.shape[1:])
+                self.cost[cut] = [np.where(good, own, np.inf) for own in cost]
+
+    def _least_of(self, cut: tuple[Tensor, int], costs: Floats) -> Floats:
+        """Least cost of a cut by each part, of tiles that fit."""
+        idle = tuple(dim for dim in Dim if costs.shape[1 + dim] == 1)
+        fits = np.any(self.allowed[cut], axis=idle, keepdims=True)
+        least: Floats = np.where(fits, costs, np.inf).reshape(costs.shape[0], -1).min(axis=1)
+        return least
+
     # -- the least that is to come ---------------------------------------------------------------
 
     def _windows(self) -> None:
         """Places that a dim can have at each stage."""
         none = (0,) * len(Dim)
         self.windows[0, 0, 0] = (none, none)
-        lowest = {cut: _lowest(allowed) for cut, allowed in self.allowed.items()}
-        for level in range(sum(map(len, self.here.cuts)) + 1):
-            for stage in [stage for stage in self.windows if sum(stage) == level]:
-                self._open(stage, lowest)
+        edges = {
+            cut: _edges(allowed, np.isfinite(self.cost[cut][0]), self.full)
+            for cut, allowed in self.allowed.items()
+        }
+        every = sum(map(len, self.here.cuts))
+        for taken in range(every + 1):
+            for stage in [stage for stage in self.windows if sum(stage) == taken]:
+                self._open(stage, edges)
+        for stage in sorted(self.windows, key=sum, reverse=True):
+            if sum(stage) < every:
+                self._close(stage)
 
-    def _open(self, stage: Stage, lowest: Mapping[tuple[Tensor, int], list[int]]) -> None:
+    def _open(self, stage: Stage, edges: Mapping[tuple[Tensor, int], _Edges]) -> None:
+        """Places behind each step that can follow."""
         low, high = self.windows[stage]
         self.following[stage] = steps(self.here, self.flow, stage)
         for step in self.following[stage]:
-            new_low, new_high = list(low), list(high)
-            for dim in step.dims:
-                new_high[dim] = self.full[dim] - 1
-            for at, least in enumerate(lowest[step.tensor, step.level]):
-                new_low[at] = max(new_low[at], least)
+            least, most = edges[step.tensor, step.level]
+            new_low = [max(a, b) for a, b in zip(low, least, strict=True)]
+            new_high = [most[dim] if dim in step.dims else min(high[dim], most[dim]) for dim in Dim]
             if any(a > b for a, b in zip(new_low, new_high, strict=True)):
                 continue
             if step.after in self.windows:
@@ -187,6 +219,20 @@ class Tree:
                 new_low = list(map(min, new_low, old_low))
                 new_high = list(map(max, new_high, old_high))
             self.windows[step.after] = (tuple(new_low), tuple(new_high))
+
+    def _close(self, stage: Stage) -> None:
+        """Leave out places from which no step leads on: tiles only become smaller."""
+        low, high = self.windows[stage]
+        ends = [
+            self.windows[step.after][1]
+            for step in self.following[stage]
+            if step.after in self.windows
+        ]
+        most = [min(end, max(onward)) for end, *onward in zip(high, *ends, strict=True) if onward]
+        if not most or any(a > b for a, b in zip(low, most, strict=True)):
+            del self.windows[stage]
+        else:
+            self.windows[stage] = (low, tuple(most))
 
     def _bounds(self, stage: Stage) -> list[Table]:
         low, high = self.windows[stage]
@@ -285,8 +331,10 @@ class Tree:
         one dim before the block, along which the minimum has been taken already.
         """
         new_low, new_high = self.windows[step.after]
-        full = tuple(b - a + 1 for a, b in zip(new_low, new_high, strict=True))
-        ahead = np.broadcast_to(ahead, full)
+        movable = [dim for dim in strictly if self.full[dim] > 1]
+        if strictly and not movable:
+            return
+        strict = movable[0] if len(movable) == 1 else None
         done: tuple[Dim, ...] = ()
         if extra is not None:
             cost, inside = extra
@@ -300,39 +348,35 @@ class Tree:
                 edge = low[inside] + shape[inside] - 1
                 new_high = (*new_high[:inside], edge, *new_high[inside + 1 :])
             ahead = ahead + _pick(cost, places)
-        movable = [dim for dim in strictly if self.full[dim] > 1]
-        if strictly and not movable:
-            return
-        strict = movable[0] if len(movable) == 1 else None
-        target = []
+        target, moving = [], []
         for dim in Dim:
-            least, most, begin = new_low[dim], new_high[dim], low[dim]
-            end = begin + shape[dim] - 1
+            begin, end = low[dim], low[dim] + shape[dim] - 1
             if dim in step.dims and dim not in done:
-                if ahead.shape[dim] > 1:
-                    ahead = _inward(ahead, dim)
                 # a tile leads to its own place and all further ones, or to these only
-                shift = int(dim is strict)
-                end = min(end, most - shift)
-                first = begin + shift
-                if first < least and begin <= end:
-                    spots = np.maximum(np.arange(first, end + shift + 1), least) - least
-                    ahead = np.take(ahead, spots, axis=dim)
-                else:
-                    ahead = ahead[_along(dim, slice(first - least, end + shift - least + 1))]
+                moving.append(dim)
+                end = min(end, new_high[dim] - (dim is strict))
             else:
-                begin, end = max(begin, least), min(end, most)
-                ahead = ahead[_along(dim, slice(begin - least, end - least + 1))]
+                begin, end = max(begin, new_low[dim]), min(end, new_high[dim])
+                if ahead.shape[dim] > 1:
+                    part = slice(begin - new_low[dim], end - new_low[dim] + 1)
+                    ahead = ahead[_along(dim, part)]
             if begin > end:
                 return
             target.append(slice(begin - low[dim], end - low[dim] + 1))
+        # few tiles first: where all begin at one place, the least of what follows is one number
+        for dim in sorted(moving, key=shape.__getitem__):
+            if ahead.shape[dim] > 1:
+                begins = low[dim] + np.arange(target[dim].stop) + (dim is strict)
+                ahead = _least_from(ahead, dim, np.maximum(begins - new_low[dim], 0))
         view = table[tuple(target)]
         np.minimum(view, ahead, out=view)
 
     # -- branching -------------------------------------------------------------------------------
 
     def root(self) -> Nodes | None:
-        """The mapping of which nothing is decided."""
+        """The mapping of which nothing is decided; None if no mapping is good enough."""
+        if (0, 0, 0) not in self.tables:
+            return None
         bounds = np.array([[table.values.reshape(-1)[0] for table in self.tables[0, 0, 0]]])
         values = self.goal.values(bounds)
         if not np.isfinite(values[0]):
@@ -401,12 +445,10 @@ class Tree:
         if key not in self.lists:
             low, high = (edge[dim] for edge in self.windows[step.after])
             reach = self.here.ladders[dim].reach
-            lists = [
-                (own := reach[at] if dim in step.dims else np.array([at]))[
-                    (own >= low) & (own <= high)
-                ]
-                for at in range(len(reach))
-            ]
+            lists = []
+            for at, further in enumerate(reach):
+                own = further if dim in step.dims else np.array([at])
+                lists.append(own[(own >= low) & (own <= high)])
             ends = np.cumsum([own.size for own in lists])
             self.lists[key] = (np.concatenate(lists), np.r_[0, ends[:-1]], ends)
         return self.lists[key]
@@ -600,19 +642,37 @@ def _along(dim: Dim, part: slice) -> tuple[slice, ...]:
 
 def _inward(values: Floats, dim: Dim) -> Floats:
     """The least over a place and all further ones along a dim."""
-    back = _along(dim, slice(None, None, -1))
-    least: Floats = np.minimum.accumulate(values[back], axis=dim)[back]
+    least: Floats = np.array(values)
+    along = np.moveaxis(least, dim, 0)
+    for place in range(along.shape[0] - 2, -1, -1):  # far faster than ufunc.accumulate
+        np.minimum(along[place], along[place + 1], out=along[place])
     return least
 
 
-def _lowest(allowed: Bools) -> list[int]:
-    """Along each dim the first place at which anything fits."""
-    found = []
-    for dim in Dim:
-        others = tuple(other for other in Dim if other is not dim and allowed.shape[other] > 1)
-        at = np.flatnonzero(np.any(allowed, axis=others) if others else allowed)
-        found.append(int(at[0]) if at.size and allowed.shape[dim] > 1 else 0 if at.size else 2**30)
-    return found
+def _least_from(values: Floats, dim: Dim, begins: Ints) -> Floats:
+    """The least over each of some rising places and all further ones along a dim."""
+    first = int(begins[0])
+    values = values[_along(dim, slice(first, None))]
+    if begins.size == 1:
+        return values.min(axis=dim, keepdims=True)
+    least = _inward(values, dim)
+    if begins[1] == first:
+        return np.take(least, begins - first, axis=dim)
+    return least[_along(dim, slice(0, begins.size))]
+
+
+def _edges(allowed: Bools, payable: Bools, full: Sequence[int]) -> _Edges:
+    """Along each dim the first and the last place at which anything fits and may pay."""
+    low, high = [0] * len(Dim), [size - 1 for size in full]
+    for grid in (allowed, payable):
+        for dim in Dim:
+            others = tuple(other for other in Dim if other is not dim and grid.shape[other] > 1)
+            at = np.flatnonzero(np.any(grid, axis=others) if others else grid)
+            if not at.size:
+                high[dim] = -1
+            elif grid.shape[dim] > 1:
+                low[dim], high[dim] = max(low[dim], int(at[0])), min(high[dim], int(at[-1]))
+    return tuple(low), tuple(high)
 
 
 def _cut(values: npt.NDArray[np.generic], low: Sequence[int], high: Sequence[int]) -> Floats:
