@@ -18,5 +18,10 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "full"))
 
 @pytest.fixture(autouse=True, scope="session")
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Keep the user's cache out of the tests, and the tests out of the user's cache."""
-    os.environ["ENERGYSIM_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    """Keep the user's cache out of the tests, and the tests out of the user's cache.
+
+    All processes of one round of tests share theirs: what one has searched the others look up.
+    """
+    own = tmp_path_factory.getbasetemp()
+    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    os.environ["ENERGYSIM_CACHE"] = str(shared / "cache")

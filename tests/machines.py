@@ -12,6 +12,7 @@ import pytest
 
 import energysim as es
 from energysim.axes import Dim, Shape
+from energysim.cache import Cache, folder
 from energysim.hardware import Hardware
 from energysim.mapper.dataflows import DATAFLOWS
 from energysim.mapper.space import TAPS
@@ -69,10 +70,15 @@ def loops(*rows: dict[str, Any]) -> tuple[LevelLoops, ...]:
     )
 
 
+def looked_up(net: Network, hardware: Hardware, **options: Any) -> Result:
+    """Run a network; layers that any test has searched before are looked up in the tests' cache."""
+    return es.simulate(net, hardware, cache=Cache(folder()), **options)
+
+
 @cache
 def bundled(name: str, chip: str, **options: Any) -> Result:
     """Run a network on a machine that come along, once for all tests that ask for the same."""
-    return es.simulate(es.load_network(name), es.load_hardware(chip), **options)
+    return looked_up(es.load_network(name), es.load_hardware(chip), **options)
 
 
 def random_machine(rng: random.Random) -> Hardware:

@@ -29,7 +29,7 @@ def test_an_unknown_name_is_told_with_the_nearest() -> None:
 @pytest.mark.parametrize("name", ["edge_tpu", "eyeriss"])
 @pytest.mark.parametrize("flow", DATAFLOWS)
 def test_every_dataflow_runs_on_every_machine(flow: str, name: str) -> None:
-    net = network(conv("a", 20), conv("b", 20, 1), size=(10, 9, 9))
+    net = network(conv("a", 6), conv("b", 20, 1), size=(5, 7, 7))
     result = simulate(net, es.load_hardware(name), dataflow=flow)
     assert result.dataflow == flow
     assert result.total_macs == net.macs

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 
 import pytest
-from machines import bundled, conv, loops, machine, memory, network
+from machines import bundled, conv, looked_up, loops, machine, memory, network
 
 import energysim as es
 from energysim.axes import Dim, Tensor
@@ -152,8 +152,16 @@ def test_arithmetic() -> None:
 # -- every bill ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["vgg16", "vgg16_ps", "resnet18"])
-@pytest.mark.parametrize("chip", ["edge_tpu", "eyeriss_absolute"])
+@pytest.mark.parametrize(
+    ("name", "chip"),
+    [
+        ("vgg16", "edge_tpu"),
+        ("vgg16_ps", "edge_tpu"),
+        ("resnet18", "edge_tpu"),
+        ("vgg16_ps", "eyeriss"),
+        ("resnet18", "eyeriss_absolute"),
+    ],
+)
 def test_the_parts_sum_to_the_total(name: str, chip: str) -> None:
     hardware = es.load_hardware(chip)
     result = bundled(name, chip)
@@ -202,7 +210,7 @@ def test_widths_of_outputs(name: str) -> None:
 
 # -- sparse weights --------------------------------------------------------------------------------
 
-SPARSE = network(conv("first", 12), conv("second", 17), conv("last", 10, 1), size=(5, 9, 7))
+SPARSE = network(conv("first", 12), conv("second", 17), conv("last", 10, 1), size=(5, 6, 5))
 
 
 def check_weights(result: Result, net: Network, dense: Result) -> None:
@@ -229,14 +237,17 @@ def check_weights(result: Result, net: Network, dense: Result) -> None:
             assert row.bits == row.elements * hardware.bits.weight
 
 
-@pytest.mark.parametrize("pattern", [name for name in PATTERNS if name != "dense"])
-@pytest.mark.parametrize("chip", ["edge_tpu", "eyeriss"])
+@pytest.mark.parametrize(
+    ("pattern", "chip"),
+    [(name, "edge_tpu") for name in PATTERNS if name != "dense"]
+    + [(name, "eyeriss") for name in ("PS1_P9", "PSD4_P8", "pSC2")],
+)
 @pytest.mark.parametrize("residency", [True, False])
 def test_sparse_weights_cost_no_more(pattern: str, chip: str, *, residency: bool) -> None:
     hardware = es.load_hardware(chip)
     net = SPARSE.with_pattern(pattern)
-    dense = simulate(SPARSE, hardware, residency=residency)
-    result = simulate(net, hardware, residency=residency)
+    dense = looked_up(SPARSE, hardware, residency=residency)
+    result = looked_up(net, hardware, residency=residency)
     check_weights(result, net, dense)
     assert result.total_energy_pj <= dense.total_energy_pj
     assert result.total_dram_bytes <= dense.total_dram_bytes
@@ -249,8 +260,8 @@ def test_sparse_weights_cost_no_more(pattern: str, chip: str, *, residency: bool
 @pytest.mark.parametrize("chip", ["edge_tpu", "eyeriss"])
 def test_every_format(weight_format: str, chip: str) -> None:
     hardware, net = es.load_hardware(chip), SPARSE.with_pattern("PSD2_P8")
-    result = simulate(net, hardware, weight_format=weight_format, residency=False)
-    check_weights(result, net, simulate(SPARSE, hardware, residency=False))
+    result = looked_up(net, hardware, weight_format=weight_format, residency=False)
+    check_weights(result, net, looked_up(SPARSE, hardware, residency=False))
     expected = "periodic" if weight_format == "auto" else weight_format
     assert result.layer_rows[1].weight_format == expected
 
@@ -258,7 +269,7 @@ def test_every_format(weight_format: str, chip: str) -> None:
 def test_the_smallest_format_is_the_cheapest() -> None:
     hardware, net = es.load_hardware("edge_tpu"), SPARSE.with_pattern("PSD2_P8")
     costs = {
-        name: simulate(net, hardware, weight_format=name, residency=False).total_energy_pj
+        name: looked_up(net, hardware, weight_format=name, residency=False).total_energy_pj
         for name in (*FORMATS, "auto")
     }
     assert costs["auto"] == min(costs.values()) == costs["periodic"]
@@ -286,7 +297,7 @@ def test_sparse_networks_cost_no_more_than_their_base(
 def test_zero_weights_are_multiplied_unless_gated() -> None:
     net = SPARSE.with_pattern("PS4_P4")
     for chip, gated in (("edge_tpu", True), ("eyeriss", False)):
-        result = simulate(net, es.load_hardware(chip), batch=3)
+        result = looked_up(net, es.load_hardware(chip), batch=3)
         arithmetic = {row.layer: row.elements for row in result.access_rows if row.level == "MAC"}
         for layer in net.layers:
             assert arithmetic[layer.name] == 3 * (layer.effective_macs if gated else layer.macs)
