@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from energysim.errors import EnergysimError
-from energysim.yamlio import write_atomically
+from energysim.yamlio import UNFINISHED, write_atomically
 
-FORMAT = 1
+FORMAT = 2
 """Number of the layout of keys and entries: another one finds nothing of the old."""
 
 _DIGITS = set("0123456789abcdef")
@@ -63,6 +63,10 @@ class Cache:
 
     An entry is written whole and then put in place; it carries its key and a checksum, and one that
     is broken in any way counts as missing. A folder that can't be used never stops a run.
+
+    The checksum is there against accidents. Whoever means harm and may write here can make up an
+    entry with a right one, as they can change the program: it can then show a mapping that is not
+    the best as the best. What it costs is counted anew in every run.
     """
 
     folder: Path
@@ -91,7 +95,8 @@ class Cache:
     def clear(self) -> tuple[int, int]:
         """Remove all entries, and nothing else; how many there were, and their bytes."""
         many, size = self.usage()
-        for path in self._entries():
+        left = [path for shelf in self._shelves() for path in shelf.glob(UNFINISHED)]
+        for path in [*self._entries(), *left]:
             with suppress(OSError):
                 path.unlink()
         for shelf in self._shelves():

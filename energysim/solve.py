@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
+from functools import cache as once
+from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+import numpy as np
+from pydantic import BaseModel, ValidationError
 
 from energysim.cache import Cache, key_of
 from energysim.errors import EnergysimError
@@ -15,10 +19,15 @@ from energysim.mapper.goal import Certificate, Measure
 from energysim.mapper.problem import Mapped, Problem
 from energysim.mapper.search import front, search
 from energysim.mapping import LevelLoops, Nest, read_loops, write_nest
+from energysim.model.capacity import occupancy
+from energysim.model.counts import count
 from energysim.result import VERSION, RunnerUp
 
 _NOT_COUNTED = {"source", "note", "assumed", "clock_mhz", "static_mw"}
 """Fields of a hardware file that no count depends on (static energy per cycle is given apart)."""
+
+_NOT_ASKED = {"budget_s"}
+"""Options of the search that a proven answer does not depend on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +45,8 @@ def solve(problem: Problem, cache: Cache | None) -> Solved:
     """Search, unless the same has been searched before.
 
     What a budget of time has stopped is not kept. What the cache holds is read like a mapping file
-    and checked against the layer; if anything is wrong with it, it is searched again.
+    and must cover the layer and fit the machine; if anything is wrong with it, the layer is
+    searched again.
 
     Parameters
     ----------
@@ -107,12 +117,20 @@ def _loops_of(problem: Problem, mapped: Mapped) -> tuple[LevelLoops, ...]:
 
 def _parts(problem: Problem) -> dict[str, Any]:
     """All that the answer depends on, as plain data."""
-    hardware = problem.hardware.model_dump(mode="json", exclude={"name"})
-    store, flow, options = problem.store, problem.dataflow, problem.options
+    store, flow, rules = problem.store, problem.dataflow, problem.rules
+    hardware = _bare(problem.hardware)
+    del hardware["name"]
     return {
-        "energysim": VERSION,
-        "hardware": _bare(hardware) | {"levels": [_bare(each) for each in hardware["levels"]]},
+        "energysim": [VERSION, _program()],
+        "hardware": hardware,
         "shape": asdict(problem.shape),
+        "rules": {
+            "multicast": rules.multicast,
+            "reduce": rules.reduce,
+            "refetch": sorted(rules.refetch),
+            "count_padding": rules.count_padding,
+            "latch": sorted(tensor.label for tensor in rules.latch),
+        },
         "dataflow": {
             "unroll": [[dim.name for dim in dims] for dims in flow.unroll],
             "stationary": None if flow.stationary is None else flow.stationary.label,
@@ -123,6 +141,7 @@ def _parts(problem: Problem) -> dict[str, Any]:
         "store": store
         and {
             "format": store.format,
+            "elements": store.elements,
             "values": store.values_bits,
             "metadata": store.metadata_bits,
             "pattern": repr(store.mask.pattern),
@@ -135,17 +154,32 @@ def _parts(problem: Problem) -> dict[str, Any]:
         "other": problem.other and str(problem.other),
         "static": problem.static_pj_per_cycle,
         "compute": problem.compute_pj,
-        "perfect": options.perfect,
+        "options": {
+            name: value for name, value in asdict(problem.options).items() if name not in _NOT_ASKED
+        },
     }
 
 
-def _bare(block: dict[str, Any]) -> dict[str, Any]:
+def _bare(block: BaseModel) -> dict[str, Any]:
     """A block of the hardware file without what says only where its values come from."""
-    return {
-        name: _bare(value) if isinstance(value, dict) else value
-        for name, value in block.items()
-        if name not in _NOT_COUNTED
-    }
+    plain = block.model_dump(mode="json")
+    for name in type(block).model_fields:
+        value = getattr(block, name)
+        if isinstance(value, BaseModel):
+            plain[name] = _bare(value)
+        elif isinstance(value, tuple) and any(isinstance(each, BaseModel) for each in value):
+            plain[name] = [_bare(each) for each in value]
+    return {name: value for name, value in plain.items() if name not in _NOT_COUNTED}
+
+
+@once
+def _program() -> str:
+    """Hash of what counts and searches: another program may find another answer."""
+    here = Path(__file__).parent
+    found = hashlib.sha256()
+    for path in sorted([*here.glob("*.py"), *here.glob("m*/*.py")]):
+        found.update(path.read_bytes())
+    return found.hexdigest()
 
 
 def _written(solved: Solved) -> dict[str, Any]:
@@ -173,16 +207,36 @@ def _read(problem: Problem, entry: Any) -> Solved | None:
             has_weights=problem.store is not None,
             where=str,
         )
-        certificate = Certificate(
-            **{each.name: entry["certificate"][each.name] for each in fields(Certificate)}
-        )
+        certificate = _certificate(entry["certificate"])
         others = tuple(
-            RunnerUp(_loops(other["loops"]), Measure(**other["measure"]))
+            RunnerUp(_loops(other["loops"]), _measure(other["measure"]))
             for other in entry["others"]
         )
-    except (EnergysimError, ValidationError, KeyError, TypeError, ValueError):
+        if not _fits(problem, nest, trips):
+            return None
+    except (EnergysimError, ValidationError, AttributeError, KeyError, TypeError, ValueError):
         return None
     return Solved(loops, nest, trips, certificate, others)
+
+
+def _fits(problem: Problem, nest: Nest, trips: tuple[int, ...]) -> bool:
+    hardware, shape = problem.hardware, problem.shape
+    counts = count(shape, nest, np.array([trips], dtype=np.int64), problem.rules)
+    rooms = occupancy(hardware, shape, nest, trips, counts, problem.store, problem.residency)
+    return all(room.excess_bits <= 0 for room in rooms)
+
+
+def _certificate(plain: Any) -> Certificate:
+    """Read the certificate of a search that came to its end."""
+    found = Certificate(**{each.name: plain[each.name] for each in fields(Certificate)})
+    tallies = (found.mapspace, found.evaluated, found.pruned_bound, found.pruned_capacity)
+    if found.optimal is not True or any(type(each) is not int or each < 0 for each in tallies):
+        raise ValueError("no certificate of a finished search")
+    return replace(found, gap=0.0, seconds=0.0)
+
+
+def _measure(plain: Any) -> Measure:
+    return Measure(**{each.name: float(plain[each.name]) for each in fields(Measure)})
 
 
 def _loops(rows: Any) -> tuple[LevelLoops, ...]:

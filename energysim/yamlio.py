@@ -748,6 +748,10 @@ def to_yaml(data: object) -> str:
     return text
 
 
+UNFINISHED = ".energysim-*.tmp"
+"""Names of files that are being written; one stays behind where a process was killed."""
+
+
 def write_atomically(path: Path, data: str | bytes) -> None:
     """Write a whole file or nothing: to a neighbour first, which then takes the name.
 
@@ -777,7 +781,7 @@ def write_atomically(path: Path, data: str | bytes) -> None:
 
 
 def _replace(target: Path, raw: bytes) -> None:
-    temporary = target.with_name(f".energysim-{secrets.token_hex(6)}.tmp")
+    temporary = target.with_name(UNFINISHED.replace("*", secrets.token_hex(6)))
     try:
         with temporary.open("xb") as file:
             file.write(raw)
