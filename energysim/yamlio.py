@@ -37,6 +37,7 @@ MAX_BYTES = 10_000_000
 """Larger files are not read [byte]."""
 MAX_DEPTH = 32
 """Deepest nesting of lists and mappings."""
+TOO_DEEP = f"lists and mappings are nested deeper than {MAX_DEPTH} levels"
 MAX_VALUES = 250_000
 """Most values in one file."""
 
@@ -280,8 +281,7 @@ class _Builder:
     def _value(self, event: Any, loc: Loc, *, depth: int) -> object:
         place = _place(event.start_mark)
         if depth > MAX_DEPTH:
-            message = f"lists and mappings are nested deeper than {MAX_DEPTH} levels"
-            raise InputError(message, where=_at(self._name, place))
+            raise InputError(TOO_DEEP, where=_at(self._name, place))
         if len(self.values) >= MAX_VALUES:
             message = f"the file has more than {MAX_VALUES} values"
             raise InputError(message, where=_at(self._name, place))
@@ -373,6 +373,8 @@ class _Builder:
         message = f"not valid YAML: {error.problem or error.context}"
         if character == "\t":
             message = "not valid YAML: a tab stands here. Indent with spaces"
+        elif "maximum nesting depth" in message:  # of libyaml, from 0.2.6 on
+            message = TOO_DEEP
         elif "mapping values are not allowed" in message:
             message = (
                 "not valid YAML: ':' is not expected here. "
