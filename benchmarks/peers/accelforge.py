@@ -61,7 +61,7 @@ def main() -> None:
     rows = [line(case) for case in chosen]
     show(rows)
     if chosen == cases():
-        record(HERE / "accelforge_result.csv", rows, "python benchmarks/peers/accelforge.py")
+        record(FOLDER / "result.csv", rows, "python benchmarks/peers/accelforge.py")
 
 
 if __name__ == "__main__":

@@ -65,7 +65,7 @@ def main() -> None:
     rows = [line(case, search=not asked.mapped) for case in chosen]
     show(rows)
     if chosen == cases() and not asked.mapped:
-        record(HERE / "timeloop_result.csv", rows, "python benchmarks/peers/timeloop.py")
+        record(FOLDER / "result.csv", rows, "python benchmarks/peers/timeloop.py")
 
 
 if __name__ == "__main__":
