@@ -182,7 +182,7 @@ L1, L2 = ("levels", 1), ("levels", 2)
         (
             ("levels",),
             CHIP["levels"] + CHIP["levels"] + CHIP["levels"],
-            "levels: must have at most 6 entries, got 9",
+            "levels: must have at most 8 entries, got 9",
         ),
         ((*L1, "name"), "DRAM", "levels.1.name: 'DRAM' is the name of level 0 already"),
         (

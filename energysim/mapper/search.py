@@ -21,6 +21,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import count as counter
 from itertools import islice
+from math import prod
 from time import monotonic
 from typing import TypeVar
 
@@ -54,6 +55,12 @@ CHUNK = 1024
 
 SMALLEST_TRIED = 200
 """Orders of cuts of which the smallest tiles are tried, to say what is missing."""
+
+FEW = 4000
+"""Up to so many tiles it does not pay to look at some of them first."""
+
+TURNS = 10
+"""How long some of the tiles are looked at before all are."""
 
 MOST_TOGETHER = 256
 """Partial mappings continued at once."""
@@ -196,12 +203,16 @@ def _explore(goal: Incumbent, places: Sequence[Arrangement], begin: float) -> tu
     First among few tile sizes, for a good mapping: the better the best one known, the fewer tiles
     there are to look at.
     """
-    for here in places:
-        _search(goal, [here.coarse()], begin)
+    rich = [here.coarse() for here in places
+            if prod(ladder.trips.size for ladder in here.ladders) > FEW]  # fmt: skip
+    if rich:
+        _search(goal, rich, begin, most=TURNS)
     return _search(goal, places, begin)
 
 
-def _search(goal: Incumbent, places: Sequence[Arrangement], begin: float) -> tuple[bool, float]:
+def _search(
+    goal: Incumbent, places: Sequence[Arrangement], begin: float, *, most: int | None = None
+) -> tuple[bool, float]:
     trees = [Tree(goal, CostModel(goal.problem, here)) for here in places]
     roots = [root for tree in trees if (root := tree.root()) is not None]
     for root in sorted(roots, key=lambda root: float(root.values[0])):
@@ -210,12 +221,14 @@ def _search(goal: Incumbent, places: Sequence[Arrangement], begin: float) -> tup
     queue = _Queue(goal)
     for root in roots:
         queue.take(root)
+    turns = 0
     while queue.waiting:
         value = queue.least
         if goal.problem.options.prune and value >= goal.best * (1 - TIE):
             queue.drop()
             break
-        if goal.found and goal.exhausted(begin):
+        turns += 1
+        if goal.found and (goal.exhausted(begin) or (most and turns > most)):
             return False, value
         queue.turn()
     return True, goal.best

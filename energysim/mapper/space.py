@@ -26,7 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import combinations, product
 from math import prod
 
@@ -62,7 +62,8 @@ class Ladder:
     """for each product, the places in ``trips`` of which a tile can follow, itself included"""
 
     @classmethod
-    def of(cls, extent: int, fans: Sequence[int], *, perfect: bool, beyond: bool) -> Ladder:
+    @lru_cache(maxsize=4096)
+    def of(cls, extent: int, fans: tuple[int, ...], *, perfect: bool, beyond: bool) -> Ladder:
         """List the products of a dim.
 
         Of a tile only such tiles can follow as split its last piece too, however short: else what
@@ -72,7 +73,7 @@ class Ladder:
         Parameters
         ----------
         extent : int
-        fans : sequence of int
+        fans : tuple of int
             Instances along the dim at each level and at the MACs.
         perfect : bool
             Only trip counts that divide.
@@ -241,7 +242,7 @@ def arrangements(
             ladders = tuple(
                 Ladder.of(
                     shape[dim],
-                    [instances(fan, dim, axes) for axes in (*own, every)],
+                    tuple(instances(fan, dim, axes) for axes in (*own, every)),
                     perfect=perfect,
                     beyond=beyond,
                 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 from typing import TypeVar
 
@@ -15,6 +15,7 @@ from energysim.mapper import bound
 from energysim.mapper.incumbent import Incumbent
 from energysim.mapper.parts import CostModel
 from energysim.mapper.space import (
+    REACH,
     STILL,
     TAPS,
     Path,
@@ -47,6 +48,24 @@ class Table:
 
     low: tuple[int, ...]
     values: Floats
+
+    def since(self, first: Mapping[Dim, int]) -> Table:
+        """Only places from some on."""
+        low, values = list(self.low), self.values
+        for dim, place in first.items():
+            skip = max(place - low[dim], 0)
+            values = values[_along(dim, slice(skip, None))]
+            low[dim] += skip
+        return Table(tuple(low), values)
+
+    def inward(self, dim: Dim, window: Table) -> Table:
+        """The least over a place and all further ones, for the places of a window."""
+        begins = np.arange(window.values.shape[dim]) + window.low[dim] - self.low[dim]
+        begins = begins[begins < self.values.shape[dim]]
+        low = (*self.low[:dim], window.low[dim], *self.low[dim + 1 :])
+        if not begins.size:
+            return Table(low, self.values[_along(dim, slice(0, 0))])
+        return Table(low, _least_from(self.values, dim, np.maximum(begins, 0)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +221,7 @@ class Tree:
                 self._open(stage, edges)
         for stage in sorted(self.windows, key=sum, reverse=True):
             if sum(stage) < every:
-                self._close(stage)
+                self._close(stage, edges)
 
     def _open(self, stage: Stage, edges: Mapping[tuple[Tensor, int], _Edges]) -> None:
         """Places behind each step that can follow."""
@@ -220,11 +239,11 @@ class Tree:
                 new_high = list(map(max, new_high, old_high))
             self.windows[step.after] = (tuple(new_low), tuple(new_high))
 
-    def _close(self, stage: Stage) -> None:
+    def _close(self, stage: Stage, edges: Mapping[tuple[Tensor, int], _Edges]) -> None:
         """Leave out places from which no step leads on: tiles only become smaller."""
         low, high = self.windows[stage]
         ends = [
-            self.windows[step.after][1]
+            tuple(map(min, self.windows[step.after][1], edges[step.tensor, step.level][1]))
             for step in self.following[stage]
             if step.after in self.windows
         ]
@@ -238,27 +257,22 @@ class Tree:
         low, high = self.windows[stage]
         shape = tuple(b - a + 1 for a, b in zip(low, high, strict=True))
         if not self.following[stage]:
-            return [Table(low, np.full((1,) * len(Dim), macs)) for macs in self.macs]
+            return [Table(low, np.full(shape, macs)) for macs in self.macs]
         tables = [np.full(shape, np.inf) for _ in self.parts]
         for step in self.following[stage]:
             if step.after not in self.tables:
                 continue
-            for part, (table, ahead) in enumerate(zip(tables, self._ahead(step), strict=True)):
+            edges = self.windows[step.after]
+            fits = _cut(self.allowed[step.tensor, step.level], *edges)
+            unfit = np.where(fits, 0.0, np.inf)
+            costs = self.cost[step.tensor, step.level]
+            for part, (table, cost) in enumerate(zip(tables, costs, strict=True)):
+                ahead = Table(edges[0], self.tables[step.after][part].values + unfit)
                 if self._has_windows(step):
-                    self._lower_windows(table, low, shape, step, ahead, part)
+                    self._lower_windows(Table(low, table), step, ahead, part)
                 else:
-                    self._lower(table, low, shape, step, ahead)
+                    _lower(Table(low, table), step.dims, ahead, cost)
         return [Table(low, table) for table in tables]
-
-    def _ahead(self, step: Step) -> list[Floats]:
-        """Cost of a step and of all that follows, over the window behind it."""
-        low, high = self.windows[step.after]
-        fits = _cut(self.allowed[step.tensor, step.level], low, high)
-        costs = [_cut(cost, low, high) for cost in self.cost[step.tensor, step.level]]
-        return [
-            np.where(fits, cost + table.values, np.inf)
-            for cost, table in zip(costs, self.tables[step.after], strict=True)
-        ]
 
     def _has_windows(self, step: Step) -> bool:
         """Whether a step loads input tiles that may find something again."""
@@ -268,108 +282,36 @@ class Tree:
             return False
         return any(self.full[dim] > 1 for dim in (Dim.P, Dim.Q))
 
-    def _lower_windows(
-        self,
-        table: Floats,
-        low: tuple[int, ...],
-        shape: tuple[int, ...],
-        step: Step,
-        ahead: Floats,
-        part: int,
-    ) -> None:
-        """As ``_lower``, with what a block that brings new channels can't find again.
+    def _lower_windows(self, table: Table, step: Step, ahead: Table, part: int) -> None:
+        """As :func:`_lower`, with what a block that brings new channels can't find again.
 
         Either the block cuts N, G or C and no taps, and pieces share rows only inside the tile it
         begins with; or it leaves N, G and C as they are; or it cuts taps.
         """
-        level = step.level
-        still = tuple(dim for dim in step.dims if dim in STILL)
-        windows = tuple(dim for dim in step.dims if dim not in STILL)
-        taps = tuple(dim for dim in windows if dim in TAPS)
-        outputs = tuple(dim for dim in windows if dim not in TAPS)
-        self._lower(table, low, shape, replace(step, dims=outputs), ahead)
-        new_low, new_high = self.windows[step.after]
-        plain = _cut(self.inputs(level)[part], new_low, new_high)
-        for dim in taps:
-            if self.full[dim] > 1:
-                met = self._split(Dim.R) or dim is not Dim.R, self._split(Dim.S) or dim is not Dim.S
+        level, rules, here = step.level, self.goal.problem.rules, self.here
+        outputs = tuple(dim for dim in step.dims if dim in REACH.values())
+        _lower(table, outputs, ahead, self.cost[step.tensor, level][part])
+        for tap, out in REACH.items():
+            if tap in step.dims and self.full[tap] > 1:
+                met = self._split(Dim.R) or tap is not Dim.R, self._split(Dim.S) or tap is not Dim.S
                 cost = self.inputs(level, met, taps_last=True)[part]
-                tapped = ahead + (_cut(cost, new_low, new_high) - plain)
-                self._lower(table, low, shape, step, tapped, strictly=(dim,))
-        rules, here = self.goal.problem.rules, self.here
+                # cut taps are single, around single rows or columns
+                single = {dim: int(np.argmax(here.ladders[dim].sizes(level) == 1))
+                          for dim in (tap, out)}  # fmt: skip
+                _lower(table, step.dims, ahead.since(single), cost, strict=tap)
+        still = tuple(dim for dim in step.dims if dim in STILL)
+        strict = [dim for dim in still if self.full[dim] > 1]
+        if not strict:
+            return
         fresh = bound.fresh_cost(here, rules, level, self.parts[part].prices)
-        free = ahead - np.where(np.isfinite(ahead), plain, 0.0)
         for inside, cost in ((Dim.P, fresh.rows_inside), (Dim.Q, fresh.columns_inside)):
             # the tile before the block counts along the inner dim, so the minimum there comes first
-            other = Dim.Q if inside is Dim.P else Dim.P
-            first = _inward(free, inside) if inside in windows else free
-            # places outward of the window are places before the block as well
-            self._lower(
-                table,
-                low,
-                shape,
-                replace(step, dims=tuple(d for d in (*still, other, inside) if d in step.dims)),
-                first,
-                strictly=still,
-                extra=(cost, inside),
-            )
-
-    def _lower(
-        self,
-        table: Floats,
-        low: tuple[int, ...],
-        shape: tuple[int, ...],
-        step: Step,
-        ahead: Floats,
-        *,
-        strictly: tuple[Dim, ...] = (),
-        extra: tuple[Floats, Dim] | None = None,
-    ) -> None:
-        """Take the least over all tiles inside each tile, where it is lower.
-
-        ``strictly``: the block cuts at least one of these dims. ``extra``: a cost to add that reads
-        one dim before the block, along which the minimum has been taken already.
-        """
-        new_low, new_high = self.windows[step.after]
-        movable = [dim for dim in strictly if self.full[dim] > 1]
-        if strictly and not movable:
-            return
-        strict = movable[0] if len(movable) == 1 else None
-        done: tuple[Dim, ...] = ()
-        if extra is not None:
-            cost, inside = extra
-            done = (inside,)
-            places = [np.arange(a, b + 1) for a, b in zip(new_low, new_high, strict=True)]
+            first = ahead
             if inside in step.dims:
-                places[inside] = np.arange(low[inside], low[inside] + shape[inside])
-                at = np.maximum(places[inside], new_low[inside]) - new_low[inside]
-                ahead = np.take(ahead, at, axis=inside)
-                new_low = (*new_low[:inside], low[inside], *new_low[inside + 1 :])
-                edge = low[inside] + shape[inside] - 1
-                new_high = (*new_high[:inside], edge, *new_high[inside + 1 :])
-            ahead = ahead + _pick(cost, places)
-        target, moving = [], []
-        for dim in Dim:
-            begin, end = low[dim], low[dim] + shape[dim] - 1
-            if dim in step.dims and dim not in done:
-                # a tile leads to its own place and all further ones, or to these only
-                moving.append(dim)
-                end = min(end, new_high[dim] - (dim is strict))
-            else:
-                begin, end = max(begin, new_low[dim]), min(end, new_high[dim])
-                if ahead.shape[dim] > 1:
-                    part = slice(begin - new_low[dim], end - new_low[dim] + 1)
-                    ahead = ahead[_along(dim, part)]
-            if begin > end:
-                return
-            target.append(slice(begin - low[dim], end - low[dim] + 1))
-        # few tiles first: where all begin at one place, the least of what follows is one number
-        for dim in sorted(moving, key=shape.__getitem__):
-            if ahead.shape[dim] > 1:
-                begins = low[dim] + np.arange(target[dim].stop) + (dim is strict)
-                ahead = _least_from(ahead, dim, np.maximum(begins - new_low[dim], 0))
-        view = table[tuple(target)]
-        np.minimum(view, ahead, out=view)
+                first = ahead.inward(inside, table)
+            other = Dim.Q if inside is Dim.P else Dim.P
+            dims = tuple(dim for dim in (*still, other) if dim in step.dims)
+            _lower(table, dims, first, cost, strict=strict[0] if len(strict) == 1 else None)
 
     # -- branching -------------------------------------------------------------------------------
 
@@ -640,6 +582,58 @@ def _along(dim: Dim, part: slice) -> tuple[slice, ...]:
     return (slice(None),) * dim + (part,)
 
 
+def _lower(
+    table: Table, dims: Sequence[Dim], ahead: Table, cost: Floats, *, strict: Dim | None = None
+) -> None:
+    """Take the least of what follows and its cost, over all tiles inside each tile, if it is lower.
+
+    Parameters
+    ----------
+    table : Table
+        Changed in place.
+    dims : sequence of Dim
+        Along which tiles may be smaller.
+    ahead : Table
+        What follows a tile.
+    cost : float array
+        What a tile costs itself, over all places.
+    strict : Dim, optional
+        Along which tiles must be smaller.
+    """
+    values, target, still = ahead.values, [], []
+    if not values.size:
+        return
+    begins: dict[Dim, Ints] = {}
+    places: list[Ints] = []
+    for dim in Dim:
+        begin, end = table.low[dim], table.low[dim] + table.values.shape[dim] - 1
+        first, last = ahead.low[dim], ahead.low[dim] + values.shape[dim] - 1
+        if dim in dims:
+            shift = int(dim is strict)
+            end = min(end, last - shift)
+            begins[dim] = np.maximum(np.arange(begin + shift, end + shift + 1) - first, 0)
+            places.append(np.arange(first, last + 1))
+        else:
+            begin, end = max(begin, first), min(end, last)
+            still.append((dim, slice(begin - first, end - first + 1)))
+            places.append(np.arange(begin, end + 1))
+        if begin > end:
+            return
+        target.append(slice(begin - table.low[dim], end - table.low[dim] + 1))
+    for dim, part in still:
+        if part.stop - part.start < values.shape[dim]:
+            values = values[_along(dim, part)]
+    own = _pick(cost, places)
+    late = all(own.shape[dim] == 1 for dim in begins)
+    if not late:
+        values = values + own
+    # few tiles first: where all begin at one place, the least of what follows is one number
+    for dim in sorted(begins, key=lambda dim: begins[dim].size):
+        values = _least_from(values, dim, begins[dim])
+    view = table.values[tuple(target)]
+    np.minimum(view, values + own if late else values, out=view)
+
+
 def _inward(values: Floats, dim: Dim) -> Floats:
     """The least over a place and all further ones along a dim."""
     least: Floats = np.array(values)
@@ -652,9 +646,13 @@ def _inward(values: Floats, dim: Dim) -> Floats:
 def _least_from(values: Floats, dim: Dim, begins: Ints) -> Floats:
     """The least over each of some rising places and all further ones along a dim."""
     first = int(begins[0])
+    if values.shape[dim] == 1:
+        return values
     values = values[_along(dim, slice(first, None))]
+    least: Floats
     if begins.size == 1:
-        return values.min(axis=dim, keepdims=True)
+        least = values.min(axis=dim, keepdims=True)
+        return least
     least = _inward(values, dim)
     if begins[1] == first:
         return np.take(least, begins - first, axis=dim)
