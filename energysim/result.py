@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from energysim.hardware import Hardware
 from energysim.mapper.goal import Certificate, Measure
 from energysim.mapping import LevelLoops
+from energysim.model.capacity import Occupancy
 from energysim.network import Network
 from energysim.units import BITS_PER_BYTE, pj_to_mj, si
 from energysim.yamlio import write_atomically
@@ -124,6 +125,10 @@ class Result:
     """of all layers together; equal layers are searched once and counted each time"""
     runners_up: Mapping[str, tuple[RunnerUp, ...]] = field(repr=False)
     """of each layer, the next best mappings that were evaluated"""
+    searches: Mapping[str, Certificate] = field(repr=False)
+    """of each layer by itself"""
+    rooms: Mapping[str, tuple[Occupancy, ...]] = field(repr=False)
+    """how full each level on chip is in each layer"""
     cached_weight_bytes: float
     """weights that stay on chip from one inference to the next [byte]"""
     warnings: tuple[Note, ...]

@@ -57,7 +57,7 @@ class InterruptedRun(KeyboardInterrupt):
         names = f" ({done[0].layer} to {done[-1].layer}, {energy:.4g} uJ)" if done else ""
         super().__init__(
             f"{len(done)} of {total} layers were done{names}. Nothing was written; what was found "
-            "is cached, unless --no-cache was given: the same command goes on from there."
+            "is kept, unless --no-cache was given: the same command goes on from there."
         )
         self.done, self.total = done, total
 
@@ -224,6 +224,8 @@ def settle(
         raise InputError(f"batch must be an integer of at least 1, got {batch!r}")
     if mapping is not None and not isinstance(mapping, MappingFile):
         raise InputError(f"mapping must be a MappingFile, got {type(mapping).__name__}")
+    if budget_s is not None and not 0 <= budget_s < float("inf"):
+        raise InputError(f"budget_s must be a time of at least 0 seconds, got {budget_s!r}")
     _check_sizes(network, batch)
     minimised = objective_named(objective)
     asked = hardware
@@ -378,6 +380,8 @@ class LayerCost:
     loops: tuple[LevelLoops, ...]
     certificate: Certificate = field(default_factory=Certificate)
     others: tuple[RunnerUp, ...] = ()
+    rooms: tuple[Occupancy, ...] = ()
+    """how full each level on chip is"""
 
 
 def _cost_all(
@@ -504,11 +508,12 @@ def priced(
         counts = count(job.shape, nest, np.array([trips], dtype=np.int64), rules)
     except ValueError as error:
         raise InputError(str(error), where=options.where(("layers", job.layer.name))) from None
-    for room in occupancy(hardware, job.shape, nest, trips, counts, job.store, job.residency):
+    rooms = occupancy(hardware, job.shape, nest, trips, counts, job.store, job.residency)
+    for room in rooms:
         if room.excess_bits > 0:
             _refuse(job, options, room, mapped=mapped)
     row, accesses = price_layer(job, hardware, nest, counts, write_line(loops))
-    return LayerCost(row, accesses, loops)
+    return LayerCost(row, accesses, loops, rooms=tuple(rooms))
 
 
 def _refuse(job: Job, options: Settings, room: Occupancy, *, mapped: bool) -> None:
@@ -556,6 +561,8 @@ def _result(
         mappings={cost.layer.layer: cost.loops for cost in costs},
         search=sum((cost.certificate for cost in costs[1:]), start=costs[0].certificate),
         runners_up={cost.layer.layer: cost.others for cost in costs},
+        searches={cost.layer.layer: cost.certificate for cost in costs},
+        rooms={cost.layer.layer: cost.rooms for cost in costs},
         cached_weight_bytes=kept.cached_weight_bits / BITS_PER_BYTE,
         warnings=(),
         weight_format=options.weight_format,

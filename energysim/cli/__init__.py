@@ -71,8 +71,7 @@ class _Commands(click.Group):
             _say_error(_message(error))
             ctx.exit(error.exit_code)
         except (KeyboardInterrupt, click.Abort) as stop:
-            done = f" {stop}" if isinstance(stop, KeyboardInterrupt) and stop.args else ""
-            click.echo(f"Interrupted:{done or ' nothing was written.'}", err=True)
+            _say_interrupted(stop)
             ctx.exit(EXIT_INTERRUPTED)
         except BrokenPipeError:
             _drop_stdout()
@@ -94,6 +93,16 @@ class _Commands(click.Group):
 
 def _say_error(text: str) -> None:
     click.echo(f"Error: {text}", err=True)
+
+
+def _say_interrupted(stop: BaseException) -> None:
+    """Say what was done, with what the layers cost that were finished."""
+    from energysim.units import si
+
+    for row in getattr(stop, "done", ()):
+        click.echo(f"  {row.layer}: {si(row.energy_pj / 1e6)} uJ, {row.cycles:,} cycles", err=True)
+    done = f" {stop}" if isinstance(stop, KeyboardInterrupt) and stop.args else ""
+    click.echo(f"Interrupted:{done or ' nothing was written.'}", err=True)
 
 
 def _drop_stdout() -> None:

@@ -5,20 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from math import prod
 
-from energysim.axes import Dim, Tensor
-from energysim.cli.render import number, percent, unit_for
+from energysim.axes import RELEVANT, Dim, Shape, Tensor
+from energysim.cli.render import PICOJOULES, UNBOUNDED, number, percent, unit_for
 from energysim.errors import InputError, did_you_mean
-from energysim.mapping import LevelLoops, Nest, machine_rules, nominal_tile, read_loops, write_line
-from energysim.model.capacity import Occupancy, Residency, occupancy
+from energysim.mapping import LevelLoops, machine_rules, nominal_tile, read_loops, write_line
+from energysim.model.capacity import Occupancy
+from energysim.model.counts import Counts
 from energysim.model.sparse import WeightStore
-from energysim.network import Layer
+from energysim.network import Layer, Network
 from energysim.price import machine_of
 from energysim.result import LayerRow, Result
 from energysim.units import BITS_PER_BYTE
 
-ENERGY = ((1, "pJ"), (1e3, "nJ"), (1e6, "uJ"), (1e9, "mJ"), (1e12, "J"))
 FULL = 0.9
 """A memory this full limits the tiles."""
+
+LARGE = 0.05
+"""Parts of the energy below this share are not named."""
 
 
 def explain(result: Result, name: str) -> str:
@@ -30,14 +33,25 @@ def explain(result: Result, name: str) -> str:
         If the network has no such layer.
     """
     network, _ = result.inputs
-    known = [row.layer for row in result.layer_rows]
-    if name not in known:
-        hint = did_you_mean(name, known)
-        raise InputError(f"{network.name} has no layer named '{name}'.{hint}", where="--explain")
-    row = result.layer_rows[known.index(name)]
-    drawing = _Drawing(result, network.layers[known.index(name)], row)
+    check_layer(network, name)
+    at = [row.layer for row in result.layer_rows].index(name)
+    drawing = _Drawing(result, network.layers[at], result.layer_rows[at])
     lines = [*drawing.head(), *drawing.nest_lines(), "", *drawing.limits(), *drawing.others()]
     return "\n".join(lines) + "\n"
+
+
+def check_layer(network: Network, name: str) -> None:
+    """Refuse a name that no layer of the network has.
+
+    Raises
+    ------
+    InputError
+        With the nearest name, or else all of them.
+    """
+    known = [layer.name for layer in network.layers]
+    if name not in known:
+        hint = did_you_mean(name, known) or f"\n  known: {', '.join(known)}"
+        raise InputError(f"{network.name} has no layer named '{name}'.{hint}", where="--explain")
 
 
 class _Drawing:
@@ -61,32 +75,27 @@ class _Drawing:
             self.hardware, self.shape, self.loops, has_weights=layer.has_weights, where=str
         )
         rules = machine_rules(self.hardware, has_weights=layer.has_weights)
-        self.counts = count(self.shape, self.nest, np.array([self.trips]), rules)
-        store = None
-        if layer.has_weights:
-            formats = (row.weight_format,)
-            store = WeightStore.of(layer.mask, self.hardware.bits.weight, formats)
-        resident = frozenset(Tensor[word.upper()] for word in row.resident.split())
-        self.rooms = {
-            room.level: room
-            for room in occupancy(
-                self.hardware, self.shape, self.nest, self.trips, self.counts, store,
-                Residency(resident),
-            )
-        }  # fmt: skip
+        self.counts: Counts = count(self.shape, self.nest, np.array([self.trips]), rules)
+        self.resident = frozenset(Tensor[word.upper()] for word in row.resident.split())
+        self.rooms = {room.level: room for room in result.rooms[layer.name]}
 
     def head(self) -> Iterator[str]:
         shape = " ".join(f"{dim.name}{self.shape[dim]}" for dim in Dim if self.shape[dim] > 1)
-        factor, unit = unit_for([self.row.energy_pj], ENERGY, least=1)
+        factor, unit = unit_for([self.row.energy_pj], PICOJOULES, least=1)
         yield (
             f"{self.layer.name} of {self.result.network} on {self.result.hardware}: "
             f"{shape or 'one MAC'}"
         )
         yield (
-            f"{number(self.row.energy_pj, factor)} {unit}, {self.row.cycles:,} cycles, "
-            f"mapping by {self.result.dataflow} for {self.result.objective}"
+            f"{number(self.row.energy_pj, factor)} {unit}, {self.row.cycles:,} cycles; "
+            f"{self._origin()}"
         )
         yield ""
+
+    def _origin(self) -> str:
+        if self.layer.name in self.result.given_mappings:
+            return "the mapping was given"
+        return f"{self.result.dataflow}, least {self.result.objective}"
 
     def nest_lines(self) -> Iterator[str]:
         """Levels and loops, outermost first, each loop one step further in."""
@@ -123,12 +132,28 @@ class _Drawing:
         held = [tensor for tensor in Tensor if self.nest.cuts[level][tensor] is not None]
         if room is None or not held:
             return f"{memory.name}: not used"
-        sizes = [_tile(self.shape, self.nest, self.trips, level, tensor) for tensor in held]
-        tiles = ", ".join(f"{t.label} {size}" for t, size in zip(held, sizes, strict=True))
+        tiles = ", ".join(self._tile_words(level, tensor) for tensor in held)
         return f"{memory.name}: {tiles}  [{_filled(room)}]"
 
+    def _tile_words(self, level: int, tensor: Tensor) -> str:
+        """Extents of the tile of a tensor, and whether it is the whole tensor that stays."""
+        size = nominal_tile(self.shape, self.nest, self.trips, level, tensor)
+        stays = tensor in self.resident and self.nest.holders(tensor)[1] == level
+        words = _extents(self.shape, size, tensor)
+        return f"{tensor.label} {words}{' (stays)' if stays else ''}"
+
     def limits(self) -> Iterator[str]:
-        """What keeps the layer from being cheaper."""
+        """What keeps the layer from being cheaper: energy, traffic, room, time."""
+        parts: dict[str, float] = {}
+        for row in self.result.access_rows:
+            if row.layer == self.layer.name:
+                word = " ".join(filter(None, (row.level, row.tensor, row.action)))
+                parts[word] = parts.get(word, 0.0) + row.energy_pj
+        total = self.row.energy_pj
+        large = sorted(parts.items(), key=lambda part: -part[1])
+        named = [f"{word} {percent(part, total)} %" for word, part in large if part > LARGE * total]
+        if named:
+            yield f"Energy: {', '.join(named)}."
         moved, bound = self.row.dram_bytes, self.row.dram_bound_bytes
         outer = self.hardware.levels[0].name
         if moved <= bound * (1 + 1e-9):
@@ -138,44 +163,96 @@ class _Drawing:
         full = [
             self.hardware.levels[level].name
             for level, room in self.rooms.items()
-            if _share(room) > FULL
+            if _share(room) > FULL and not self._all_stay(level)
         ]
         if full:
-            yield f"Full to the brim: {', '.join(full)}; a larger one could help."
-        macs = self.row.macs
-        if macs:
-            best = -(-macs // prod(self.hardware.axis_sizes))
-            yield (
-                f"Time: {percent(best, self.row.cycles)} % of the array's peak "
-                f"({best:,} of {self.row.cycles:,} cycles would do)."
-            )
+            yield f"Tiles are limited by the size of {', '.join(full)}."
+        else:
+            yield "No memory is full: room does not limit the tiles."
+        yield from self._time()
+
+    def _all_stay(self, level: int) -> bool:
+        """Whether a level holds nothing in tiles."""
+        held = [tensor for tensor in Tensor if self.nest.cuts[level][tensor] is not None]
+        return all(
+            tensor in self.resident and self.nest.holders(tensor)[1] == level for tensor in held
+        )
+
+    def _time(self) -> Iterator[str]:
+        """Which of array steps and traffic sets the time."""
+        from energysim.model.energy import tariff
+        from energysim.model.latency import latency, overlaps
+
+        store = None
+        if self.layer.has_weights:
+            formats = (self.row.weight_format,)
+            store = WeightStore.of(self.layer.mask, self.hardware.bits.weight, formats)
+        time = latency(
+            self.hardware,
+            self.nest,
+            tariff(self.hardware, self.nest, store, self.resident),
+            steps=self.counts.steps,
+            value=self.counts.values.get,
+            used=self.counts.used,
+            vector=not self.layer.has_weights,
+        )
+        unit = "the array" if self.layer.has_weights else "the vector unit"
+        hidden = {f"steps of {unit}": float(time.compute[0])}
+        added: dict[str, float] = {}
+        for level, cycles in enumerate(time.levels):
+            where = hidden if overlaps(self.hardware, self.nest, level) else added
+            where[f"traffic of {self.hardware.levels[level].name}"] = float(cycles[0])
+        added["the first tiles in and the last out"] = float(time.exposed[0])
+        if not self.row.cycles:
+            return
+        most = max(hidden, key=lambda word: hidden[word])
+        words = [f"{most} {percent(hidden[most], self.row.cycles)} %"]
+        words += [
+            f"{word} {percent(each, self.row.cycles)} %" for word, each in added.items() if each
+        ]
+        yield f"Time: {', '.join(words)} of {self.row.cycles:,} cycles."
+        if self.row.macs:
+            best = -(-self.row.macs // prod(self.hardware.axis_sizes))
+            yield f"The array at its peak would take {best:,} cycles."
 
     def others(self) -> Iterator[str]:
-        """The next best mappings that were counted."""
-        search = self.result.search
+        """What else was counted, and what is known of the rest."""
+        if self.layer.name in self.result.given_mappings:
+            return
+        search, others = self.result.searches[self.layer.name], self.result.runners_up
         yield ""
-        if self.result.runners_up.get(self.layer.name):
-            yield "Next best of those counted:"
-            for other in self.result.runners_up[self.layer.name]:
-                more = other.measure.energy / self.row.energy_pj - 1
-                late = other.measure.latency / self.row.cycles - 1 if self.row.cycles else 0.0
-                yield (
-                    f"  {100 * more:+.3g} % energy, {100 * late:+.3g} % cycles: "
-                    f"{write_line(other.loops)}"
-                )
+        for other in others[self.layer.name]:
+            figures = [_more("energy", other.measure.energy, self.row.energy_pj)]
+            if other.measure.latency and self.row.cycles:
+                figures.append(_more("cycles", other.measure.latency, self.row.cycles))
+            yield f"Next best: {', '.join(figures)} with {write_line(other.loops)}"
+        if not others[self.layer.name]:
+            yield "No other mapping had to be counted: bounds rule them out."
         yield (
-            "No mapping of the mapspace is better." if search.optimal
-            else f"Stopped early: the best may be up to {100 * search.gap:.3g} % better."
-        )  # fmt: skip
+            f"Optimal: no mapping among {_many(search.mapspace)} is better."
+            if search.optimal
+            else f"Stopped early among {_many(search.mapspace)} mappings: the best may be up to "
+            f"{100 * search.gap:.2g} % better."
+        )
 
 
-def _tile(shape: object, nest: Nest, trips: Sequence[int], level: int, tensor: Tensor) -> str:
-    from energysim.axes import RELEVANT, Shape
+def _more(name: str, value: float, base: float) -> str:
+    return f"{100 * (value / base - 1):+.3g} % {name}" if base else f"{value:.4g} pJ {name}"
 
-    assert isinstance(shape, Shape)
-    size = nominal_tile(shape, nest, trips, level, tensor)
-    dims = [f"{dim.name}{size[dim]}" for dim in Dim if dim in RELEVANT[tensor] and size[dim] > 1]
-    return "x".join(dims) or "1"
+
+def _many(count: int) -> str:
+    return f"{count:,}" if count < UNBOUNDED else f"{count:.2g}"
+
+
+def _extents(shape: Shape, size: Sequence[int], tensor: Tensor) -> str:
+    """Extents of a tile; of an input as the image has them, with what windows share."""
+    extents = {dim.name: size[dim] for dim in Dim if dim in RELEVANT[tensor]}
+    if tensor is Tensor.INPUT:
+        for side, (out, tap, name) in enumerate(((Dim.P, Dim.R, "H"), (Dim.Q, Dim.S, "W"))):
+            reach = (size[out] - 1) * shape.stride[side] + (size[tap] - 1) * shape.dilation[side]
+            del extents[out.name], extents[tap.name]
+            extents[name] = min(reach + 1, shape.size[side])
+    return "x".join(f"{name}{each}" for name, each in extents.items() if each > 1) or "1"
 
 
 def _share(room: Occupancy) -> float:
@@ -186,9 +263,10 @@ def _share(room: Occupancy) -> float:
 
 def _filled(room: Occupancy) -> str:
     used = -(-room.used_bits // BITS_PER_BYTE)
+    kept = -(-room.reserved_bits // BITS_PER_BYTE)
     if isinstance(room.capacity_bits, int):
-        return (
-            f"{used:,} of {room.capacity_bits // BITS_PER_BYTE:,} bytes, {100 * _share(room):.0f} %"
-        )
+        size = room.capacity_bits // BITS_PER_BYTE
+        words = f"{used:,} of {size:,} bytes, {percent(room.used_bits, room.capacity_bits)} %"
+        return f"{words}, {kept:,} of them kept across layers" if kept else words
     size = sum(room.capacity_bits.values()) // BITS_PER_BYTE
     return f"{used:,} of {size:,} bytes in parts, fullest {100 * _share(room):.0f} %"

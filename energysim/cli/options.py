@@ -13,7 +13,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from energysim import catalog
-from energysim.errors import EnergysimError
+from energysim.errors import EnergysimError, did_you_mean
 from energysim.hardware import FormatWord
 from energysim.mapper.dataflows import DATAFLOWS
 from energysim.sparsity import PATTERNS
@@ -23,6 +23,9 @@ Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]
 
 OBJECTIVES = ("energy", "dram", "latency", "edp")
 """What a search can minimise."""
+
+PAIR = ("energy", "latency")
+"""Two that can be traded for each other."""
 
 FORMATS = ("table", "csv", "json", "md")
 """What can be printed."""
@@ -88,10 +91,14 @@ pattern = click.option(
 )
 objective = click.option(
     "--objective",
-    type=click.Choice(OBJECTIVES),
+    "objectives",
+    callback=lambda _ctx, _param, text: objectives_named(text),
     default="energy",
     show_default=True,
-    help="What the mapping of each layer minimises; edp is energy times delay.",
+    metavar="NAME[,NAME]",
+    shell_complete=complete_words(OBJECTIVES),
+    help=f"What the mapping of each layer minimises: {', '.join(OBJECTIVES)} (energy times delay). "
+    "Two of the first three: every trade-off that no other beats.",
 )
 dataflow = click.option(
     "--dataflow",
@@ -120,13 +127,16 @@ budget = click.option(
     "budget_s",
     callback=lambda _ctx, _param, text: seconds(text),
     metavar="TIME",
-    help="Search this long (10s, 2m) if need be; else for a fixed number of steps a layer.",
+    help="Stop the search after this long (10s, 2m) with the best found so far, and say how far "
+    "from the optimum it may be; else it ends when the best is proved.",
 )
 no_cache = click.option(
     "--no-cache", is_flag=True, help="Search again what has been searched before, and keep nothing."
 )
 explain = click.option(
-    "--explain", metavar="LAYER", help="Show the loop nest of one layer, and what limits it."
+    "--explain",
+    metavar="LAYER",
+    help="Show the loop nest of one layer, what limits it, and the next best mappings.",
 )
 batch = click.option(
     "--batch",
@@ -162,6 +172,24 @@ output = click.option(
 )
 quiet = click.option("-q", "--quiet", is_flag=True, help="No notes and no progress bar.")
 verbose = click.option("-v", "--verbose", is_flag=True, help="Say which file each name stands for.")
+
+
+def objectives_named(text: str) -> tuple[str, ...]:
+    """Read one objective, or two with a comma between.
+
+    Raises
+    ------
+    BadParameter
+        If it is neither.
+    """
+    words = tuple(word.strip() for word in text.split(","))
+    for word in words:
+        if word not in OBJECTIVES:
+            hint = did_you_mean(word, OBJECTIVES)
+            raise click.BadParameter(f"'{word}' is not one of {', '.join(OBJECTIVES)}.{hint}")
+    if len(words) > len(PAIR):
+        raise click.BadParameter(f"{len(words)} objectives given; at most two can be traded")
+    return words
 
 
 def seconds(text: str | None) -> float | None:

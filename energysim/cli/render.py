@@ -7,6 +7,7 @@ import io
 import json
 import shutil
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ import click
 from energysim import catalog
 from energysim.axes import Action, Tensor
 from energysim.cli.options import Target
-from energysim.errors import EnergysimError, InputError
+from energysim.errors import DoesNotFitError, EnergysimError, InputError
 from energysim.sparsity import ALL_TAPS, PATTERNS, SIDE
 from energysim.units import BITS_PER_BYTE, si
 from energysim.yamlio import write_atomically
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from energysim.hardware import Hardware
     from energysim.result import Result
+    from energysim.tradeoff import Front
 
 Narrow = Literal["keep", "cut", "wrap"]
 
@@ -44,6 +46,13 @@ LEAST_MEDIAN = 0.5
 
 LEAST_SHOWN = 0.001
 """Smaller values of a column are shown as less than this."""
+
+NANOSECONDS: tuple[Unit, ...] = ((1, "ns"), (1e3, "us"), (1e6, "ms"), (1e9, "s"))
+NS_PER_MS = 1e6
+PJ_PER_MJ = 1e9
+
+MOST_POINTS = 20
+"""Rows of a Pareto set that a table shows."""
 
 UNBOUNDED = 10_000
 """Width of a line where nobody has to see it whole [characters]."""
@@ -347,13 +356,12 @@ def layer_grid(result: Result, dense: Result | EnergysimError | None = None) -> 
     ]
     if effective != macs:
         columns.append(numbers("effective", effective, COUNTS, like=macs))
-    busy = sum(row.utilization * row.cycles for row in rows) / (result.total_cycles or 1)
     columns += [
         numbers("cycles", [row.cycles for row in rows], COUNTS),
         Column(
             "util. [%]",
             [percent(row.utilization, 1) if row.macs else "-" for row in rows],
-            percent(busy, 1),
+            percent(_busy(result), 1),
         ),
         numbers(outer, outer_bytes, BYTES, like=buffer_bytes),
         numbers(buffer, buffer_bytes, BYTES, like=outer_bytes),
@@ -397,8 +405,48 @@ def _searched(result: Result) -> str:
     )
 
 
+def print_dataflows(
+    network: str,
+    hardware: Hardware,
+    found: Mapping[str, Result | DoesNotFitError],
+    target: Target,
+) -> None:
+    """Print or write the comparison of dataflows."""
+    records = [
+        {
+            "dataflow": name,
+            "energy_mj": each.total_energy_mj,
+            "time_ms": each.total_time_ms,
+            "cycles": each.total_cycles,
+            "dram_bytes": each.total_dram_bytes,
+            "utilization": _busy(each),
+            "optimal": each.search.optimal,
+            "gap": each.search.gap,
+        }
+        for name, each in found.items()
+        if not isinstance(each, EnergysimError)
+    ]
+    if target.form == "csv":
+        text = as_csv(records)
+    elif target.form == "json":
+        failed = {name: str(each) for name, each in found.items()
+                  if isinstance(each, EnergysimError)}  # fmt: skip
+        head = {"network": network, "hardware": hardware.name}
+        text = as_json({**head, "dataflows": records, "do_not_fit": failed})
+    else:
+        text = grid_text(dataflow_grid(network, hardware, found), target)
+    print_text(text, target)
+
+
+def _busy(result: Result) -> float:
+    """Share of the array that works, over all cycles."""
+    return sum(row.utilization * row.cycles for row in result.layer_rows) / (
+        result.total_cycles or 1
+    )
+
+
 def dataflow_grid(
-    network: str, hardware: Hardware, found: Mapping[str, Result | EnergysimError]
+    network: str, hardware: Hardware, found: Mapping[str, Result | DoesNotFitError]
 ) -> Grid:
     """One row a dataflow; the hardware's own is marked."""
     good = {name: each for name, each in found.items() if not isinstance(each, EnergysimError)}
@@ -413,10 +461,13 @@ def dataflow_grid(
         _figures("energy", energies, PICOJOULES),
         Column("vs best", [times(energy, least) for energy in energies]),
         _figures("cycles", [each.total_cycles for each in good.values()], COUNTS),
+        Column("util. [%]", [percent(_busy(each), 1) for each in good.values()]),
         _figures(hardware.levels[0].name, [each.total_dram_bytes for each in good.values()], BYTES),
     )
     footer = ["* the hardware's own, with what its file spells"]
     footer += [f"{name}: {each}" for name, each in found.items() if name not in good]
+    footer += [f"{name}: {_searched(each)}" for name, each in good.items()
+               if not each.search.optimal]  # fmt: skip
     return Grid(columns, f"{network} on {hardware.name}, by dataflow", tuple(footer), energies)
 
 
@@ -426,17 +477,43 @@ def _figures(name: str, values: Sequence[float], units: Sequence[Unit]) -> Colum
     return Column(column.heading, column.cells)
 
 
-def print_grid(grid: Grid, target: Target) -> None:
-    """Print or write a table that is no result file."""
+def print_front(front: Front, target: Target) -> None:
+    """Print or write the Pareto set of a network."""
     if target.form == "csv":
-        text = as_csv(
-            [dict(zip([c.heading for c in grid.columns], row, strict=True)) for row in grid.rows]
-        )
-    elif target.form in ("table", "md"):
-        text = grid_text(grid, target)
+        text = as_csv(front.rows())
+    elif target.form == "json":
+        text = front.to_json()
     else:
-        raise InputError(f"a comparison is no {target.form}: choose table, md or csv", where="-o")
+        text = grid_text(front_grid(front), target)
     print_text(text, target)
+
+
+def front_grid(front: Front) -> Grid:
+    """One row a point, by the first objective; of many some, evenly spread."""
+    many = len(front.points)
+    if many > MOST_POINTS:
+        last = MOST_POINTS - 1
+        shown = [front.points[i * (many - 1) // last] for i in range(MOST_POINTS)]
+    else:
+        shown = list(front.points)
+    energies, first = [each.energy_mj * PJ_PER_MJ for each in shown], shown[0]
+    columns = (
+        _figures("energy", energies, PICOJOULES),
+        Column("rel.", [times(each.energy_mj, first.energy_mj) for each in shown]),
+        _figures("cycles", [each.cycles for each in shown], COUNTS),
+        Column("rel.", [times(each.cycles, first.cycles) for each in shown]),
+        _figures("time", [each.time_ms * NS_PER_MS for each in shown], NANOSECONDS),
+        _figures(front.settled.hardware.levels[0].name, [each.dram_bytes for each in shown], BYTES),
+    )
+    one, other = front.objectives
+    above = title(front.result(0)).split(" · objective ")[0]
+    points = "one point" if many == 1 else f"{many:,} points"
+    if many > len(shown):
+        points += f", {len(shown)} of them shown (all in --format csv)"
+    footer = f"{points}; no choice of mappings has less of one and no more of the other"
+    if not front.search.optimal:
+        footer = f"{points}; stopped early, there may be better ones"
+    return Grid(columns, f"{above} · {one} against {other}", (footer,))
 
 
 def print_text(text: str, target: Target) -> None:
@@ -574,6 +651,10 @@ def progress(*, visible: bool) -> Iterator[Callable[[int, int, str], None] | Non
                    transient=True)  # fmt: skip
     task = bar.add_task("")
     began = time.monotonic()
+    # One layer may take longer than anyone is patient.
+    waiting = threading.Timer(max(PATIENCE_S, 0.0), bar.start)
+    waiting.daemon = True
+    waiting.start()
 
     def tell(done: int, total: int, layer: str) -> None:
         bar.update(task, completed=done, total=total, description=layer)
@@ -583,4 +664,6 @@ def progress(*, visible: bool) -> Iterator[Callable[[int, int, str], None] | Non
     try:
         yield tell
     finally:
+        waiting.cancel()
+        waiting.join()
         bar.stop()

@@ -11,10 +11,12 @@ from energysim.cli import options, render
 from energysim.errors import DoesNotFitError, EnergysimError
 
 if TYPE_CHECKING:
-    from energysim.cli.render import Grid
     from energysim.hardware import Hardware
     from energysim.network import Network
     from energysim.result import Result
+
+TRADE, FLOWS, EXPLAIN = "two objectives", "--dataflow all", "--explain"
+"""Answers other than the cost of a network."""
 
 _SWITCH = {"on": True, "off": False, None: None}
 
@@ -34,7 +36,8 @@ def command(
 
     For each layer the best of all mappings is taken: tile sizes, loop orders, unrolling and what
     each memory holds, as far as the dataflow leaves them open. What was found is kept for the next
-    run (see 'energysim cache').
+    run (see 'energysim cache'). Two objectives give every trade-off between them that no other
+    beats.
     Numbers go to stdout or to the file of -o, notes to stderr. JSON holds everything: layers,
     levels, mappings and all that is needed to repeat the run.
 
@@ -43,6 +46,8 @@ def command(
       energysim run --net vgg16_ps --hw edge_tpu
       energysim run --net vgg16 --pattern PS4_P4 --hw eyeriss --levels
       energysim run --net resnet18 --hw edge_tpu --batch 8 -o resnet18.csv
+      energysim run --net vgg16_ps --hw edge_tpu --explain conv3_2
+      energysim run --net vgg16_ps --hw edge_tpu --objective energy,latency
     """  # noqa: D301 - click's mark is a backspace
     from energysim.cache import Cache, folder
     from energysim.catalog import load_hardware, load_network
@@ -51,8 +56,11 @@ def command(
     from energysim.yamlio import load_model
 
     quiet, verbose, levels = (settings.pop(word) for word in ("quiet", "verbose", "levels"))
-    layer = settings.pop("explain")
+    layer, pair = settings.pop("explain"), settings.pop("objectives")
+    settings["objective"] = pair[0]
     target = options.target(output, print_format)
+    what = _asked(pair, settings["dataflow"], layer, levels=levels)
+    _check_asked(what, target, mapping)
     if verbose:
         render.say_files(nets=net, hw=hw)
     network, hardware = load_network(net, pattern=pattern), load_hardware(hw)
@@ -61,11 +69,21 @@ def command(
     if mapping is not None:
         settings["mapping"], source = load_model(mapping, MappingFile)
         settings["where"] = source.where
+    if layer is not None:
+        from energysim.cli.explain import check_layer
+
+        check_layer(network, layer)
     with render.progress(visible=not quiet) as tell:
         settings["progress"] = tell
-        if settings["dataflow"] == "all":
-            grid = compare_dataflows(network, hardware, settings)
-            render.print_grid(grid, target)
+        if what == FLOWS:
+            found = compare_dataflows(network, hardware, settings)
+            render.print_dataflows(network.name, hardware, found, target)
+            return
+        if what == TRADE:
+            from energysim.tradeoff import trade
+
+            del settings["objective"]
+            render.print_front(trade(network, hardware, (pair[0], pair[1]), **settings), target)
             return
         result = simulate(network, hardware, **settings)
         dense = None
@@ -74,26 +92,69 @@ def command(
     if layer is not None:
         from energysim.cli.explain import explain
 
-        render.print_text(explain(result, layer), target)
+        text = explain(result, layer)
+        render.print_text(f"```text\n{text}```\n" if target.form == "md" else text, target)
         return
     if verbose and not quiet:
         render.say(f"searched for {result.search.seconds:.2f} s")
     render.deliver(result, dense, target, levels=levels, quiet=quiet)
 
 
-def compare_dataflows(network: Network, hardware: Hardware, settings: dict[str, Any]) -> Grid:
-    """Run every dataflow; one row each."""
+def _asked(pair: tuple[str, ...], dataflow: str | None, layer: str | None, *, levels: bool) -> str:
+    """What kind of answer is asked for.
+
+    Raises
+    ------
+    UsageError
+        If it is more than one.
+    """
+    kinds = {
+        TRADE: len(pair) > 1,
+        FLOWS: dataflow == "all",
+        EXPLAIN: layer is not None,
+        "--levels": levels,
+    }
+    asked = [kind for kind, wanted in kinds.items() if wanted]
+    if len(asked) > 1:
+        raise click.UsageError(f"{' and '.join(asked)} ask for different answers: give one of them")
+    return asked[0] if asked else ""
+
+
+def _check_asked(what: str, target: options.Target, mapping: Path | None) -> None:
+    """Refuse what an answer can't be written as, before any work."""
+    forms = {TRADE: ("table", "md", "csv", "json"), FLOWS: ("table", "md", "csv", "json"),
+             EXPLAIN: ("table", "md")}  # fmt: skip
+    if what in forms and target.form not in forms[what]:
+        allowed = ", ".join(forms[what])
+        raise click.UsageError(f"{what} gives no {target.form}; choose one of {allowed}")
+    if what == TRADE and mapping is not None:
+        raise click.UsageError(f"{what} needs a search: leave --mapping out")
+
+
+def compare_dataflows(
+    network: Network, hardware: Hardware, settings: dict[str, Any]
+) -> dict[str, Result | DoesNotFitError]:
+    """Run every dataflow; its result, or why it fits no mapping.
+
+    Raises
+    ------
+    DoesNotFitError
+        If none does.
+    """
     from energysim.mapper.dataflows import CUSTOM, DATAFLOWS
     from energysim.simulate import simulate
 
     names = [name for name in DATAFLOWS if name != CUSTOM or hardware.dataflow == CUSTOM]
-    found: dict[str, Result | EnergysimError] = {}
+    found: dict[str, Result | DoesNotFitError] = {}
     for name in names:
         try:
             found[name] = simulate(network, hardware, **settings | {"dataflow": name})
         except DoesNotFitError as error:
             found[name] = error
-    return render.dataflow_grid(network.name, hardware, found)
+    errors = [each for each in found.values() if isinstance(each, DoesNotFitError)]
+    if len(errors) == len(found):
+        raise errors[0]
+    return found
 
 
 def _dense(
