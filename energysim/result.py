@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any
 from energysim.hardware import Hardware
 from energysim.mapper.goal import Certificate, Measure
 from energysim.mapping import LevelLoops
-from energysim.model.capacity import Occupancy
 from energysim.network import Network
 from energysim.units import BITS_PER_BYTE, pj_to_mj, si
 from energysim.yamlio import write_atomically
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from energysim.model.capacity import Occupancy
 
 VERSION = "0.1.0"
 """of the package; a result is reproduced by the same version"""
@@ -134,6 +135,10 @@ class Result:
     warnings: tuple[Note, ...]
     weight_format: str
     """storage format asked for, ``auto`` = the smallest that the hardware can decode"""
+    perfect: bool
+    """whether only trip counts that divide were searched"""
+    uneven: bool
+    """whether tensors of one level could have different cuts"""
     given_mappings: tuple[str, ...]
     """layers whose mapping was given; the others were searched"""
     inputs: tuple[Network, Hardware] = field(repr=False)
@@ -278,6 +283,8 @@ class Result:
             "batch": self.batch,
             "residency": self.residency,
             "weight_format": self.weight_format,
+            "perfect": self.perfect,
+            "uneven": self.uneven,
             "given_mappings": list(self.given_mappings),
         }
 

@@ -154,7 +154,7 @@ def trade(
     Examples
     --------
     >>> import energysim as es
-    >>> f = es.trade(es.load_network("alexnet"), es.load_hardware("edge_tpu"))
+    >>> f = es.trade(es.load_network("vgg16_ps"), es.load_hardware("edge_tpu"))
     >>> f.points[0].energy_mj <= f.points[-1].energy_mj
     True
     """

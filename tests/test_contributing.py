@@ -14,8 +14,8 @@ COMMANDS = re.findall(r"`energysim ([^`]+)`", TEXT)
 
 
 def test_there_is_something_to_try() -> None:
-    assert set(FILES) == {"my_chip.yaml", "my_net.yaml", "my_net_ps.yaml"}
-    assert len(COMMANDS) >= 6
+    assert set(FILES) == {"my_chip.yaml", "my_net.yaml", "my_net_ps.yaml", "my_flow.yaml"}
+    assert len(COMMANDS) >= 9
 
 
 @pytest.mark.parametrize("command", COMMANDS)
