@@ -75,6 +75,7 @@ class Settings:
     residency: bool
     weight_format: str
     perfect: bool
+    uneven: bool
     deadline: float | None
     cache: Cache | None
 
@@ -90,6 +91,7 @@ def simulate(
     mapping: MappingFile | None = None,
     weight_format: str | None = None,
     perfect: bool = False,
+    uneven: bool = True,
     budget_s: float | None = None,
     cache: Cache | None = None,
     where: Callable[[tuple[str | int, ...]], str] | None = None,
@@ -115,6 +117,8 @@ def simulate(
         Storage format of weights, instead of the smallest that the hardware can decode.
     perfect : bool
         Search only trip counts that divide.
+    uneven : bool
+        Search also mappings in which tensors of one level have different cuts.
     budget_s : float, optional
         Stop the search of the layers together after this long, with what it has found [s]; by
         default it ends when it has the best mapping of each.
@@ -156,6 +160,7 @@ def simulate(
         mapping=mapping,
         weight_format=weight_format,
         perfect=perfect,
+        uneven=uneven,
         budget_s=budget_s,
         cache=cache,
         where=where,
@@ -206,6 +211,7 @@ def settle(
     mapping: MappingFile | None = None,
     weight_format: str | None = None,
     perfect: bool = False,
+    uneven: bool = True,
     budget_s: float | None = None,
     cache: Cache | None = None,
     where: Callable[[tuple[str | int, ...]], str] | None = None,
@@ -230,7 +236,7 @@ def settle(
     minimised = objective_named(objective)
     asked = hardware
     hardware = with_dataflow(hardware, dataflow)
-    flow = of_machine(hardware)
+    flow = replace(of_machine(hardware), uneven=uneven)
     stays = hardware.residency if residency is None else residency
     options = Settings(
         hardware,
@@ -242,6 +248,7 @@ def settle(
         stays,
         weight_format or "auto",
         perfect,
+        uneven,
         None if budget_s is None else monotonic() + budget_s,
         cache,
     )
@@ -566,6 +573,8 @@ def _result(
         cached_weight_bytes=kept.cached_weight_bits / BITS_PER_BYTE,
         warnings=(),
         weight_format=options.weight_format,
+        perfect=options.perfect,
+        uneven=options.uneven,
         given_mappings=tuple(options.mapping.layers) if options.mapping else (),
         inputs=inputs,
     )

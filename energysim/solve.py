@@ -136,6 +136,7 @@ def _parts(problem: Problem) -> dict[str, Any]:
             "stationary": None if flow.stationary is None else flow.stationary.label,
             "whole": sorted(dim.name for dim in flow.whole),
             "order": [dim.name for dim in flow.order],
+            "uneven": flow.uneven,
             "local_reuse": flow.local_reuse,
         },
         "store": store

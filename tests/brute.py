@@ -111,8 +111,13 @@ def tiles(here: Arrangement, asked: Problem, order: Order) -> Ints:
     ]
     rows = [np.array(each, dtype=np.int64).T for each in product(*chains)]
     places = np.stack(rows) if order else np.empty((1, 0, len(Dim)), dtype=np.int64)
+    return places[_valid(here, order, places)]
+
+
+def _valid(here: Arrangement, order: Order, places: Ints) -> Ints:
+    """Which tiles keep to the rules of the mapspace, for an order of cuts."""
     good = np.ones(places.shape[0], dtype=np.bool_)
-    grid = [ladder.trips.size for ladder in ladders]
+    grid = [ladder.trips.size for ladder in here.ladders]
     for i, (tensor, level) in enumerate(order):
         if level == 1 and tensor in here.resident:
             good &= ~np.any(places[:, i] > 0, axis=1)
@@ -120,7 +125,7 @@ def tiles(here: Arrangement, asked: Problem, order: Order) -> Ints:
             good &= np.broadcast_to(bound.window_rule(here, level), grid)[tuple(places[:, i].T)]
         before = places[:, i - 1] if i else 0 * places[:, i]
         good &= _in_one_piece(here, order, i, places[:, i] != before)
-    return places[good]
+    return good
 
 
 def _chains(reach: tuple[Ints, ...], length: int, *, whole: bool) -> Iterator[tuple[int, ...]]:
@@ -143,6 +148,34 @@ def _in_one_piece(here: Arrangement, order: Order, i: int, cut: Ints) -> Ints:
         if fanned and any(level <= place for _, level in order[i:]):
             good &= ~cut[:, dim]
     return good
+
+
+def shared_cuts(here: Arrangement, asked: Problem) -> tuple[Order, Ints]:
+    """One cut a level for all its tensors: their order and every chain of tiles."""
+    levels = [[t for t in Tensor if level in here.cuts[t]] for level in range(1, here.macs)]
+    held = [level for level, tensors in enumerate(levels, 1) if tensors]
+    order = tuple((t, level) for level in held for t in levels[level - 1])
+    every = tuple((levels[level - 1][0], level) for level in held)
+    chains = [
+        list(_chains(here.ladders[dim].reach, len(every), whole=dim in asked.dataflow.whole))
+        for dim in Dim
+    ]
+    rows = np.stack([np.array(each, dtype=np.int64).T for each in product(*chains)])
+    at = [held.index(level) for _, level in order]
+    places = rows[:, at]
+    return order, places[_valid(here, order, places)]
+
+
+def best_even(asked: Problem, objective: Objective, *, most: int = 3000) -> float | None:
+    """Least cost of all nests with one cut a level and any order of loops; None if too many."""
+    least = np.inf
+    for here in every_arrangement(asked):
+        order, places = shared_cuts(here, asked)
+        if places.shape[0] > most:
+            return None
+        if places.shape[0]:
+            least = min(least, _best_of(here, asked, order, places, objective)[0])
+    return least
 
 
 def best(asked: Problem, objective: Objective, *, most: int = 40_000) -> tuple[float, int] | None:
@@ -264,4 +297,4 @@ def stays(asked: Problem, nest: Nest, counts: Counts) -> bool:
     )
 
 
-__all__ = ["Price", "best", "price", "replace"]
+__all__ = ["Price", "best", "best_even", "price", "replace"]

@@ -31,11 +31,13 @@ from energysim.model.tables import Ints
 from energysim.sparsity import Mask
 
 
-def problem(rng: random.Random, objective: Objective, *, weights: bool = True) -> Problem:
+def problem(
+    rng: random.Random, objective: Objective, *, weights: bool = True, wide: int = 4
+) -> Problem:
     """Draw a layer and a machine."""
     hardware = random_machine(rng)
     kernels = ((1, 1), (3, 3), (2, 1), (3, 3), (5, 1), (4, 2), (1, 7))
-    shape = random_layer(rng, largest=rng.choice((2, 4, 7, 12)), kernels=kernels)
+    shape = random_layer(rng, largest=rng.choice((2, 4, 7, 12)), wide=wide, kernels=kernels)
     store = None
     if weights:
         pattern = (

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from brute import best, price
+from brute import best, best_even, price
 from machines import machine, memory, random_layer, random_machine
 from oracle import walk
 
@@ -91,6 +91,27 @@ def test_the_search_equals_brute_force(part: int) -> None:
             cost = search(plain).best.measure.of(asked.objective)
             assert cost == pytest.approx(least, rel=1e-9), seed
             check_by_walking(asked, found)
+        compared += 1
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_one_cut_a_level_equals_brute_force(part: int) -> None:
+    compared, seed = 0, 300_000 + 10_000 * part
+    while compared < 8:
+        seed += 1
+        rng = random.Random(seed)
+        hardware = without_latch(random_machine(rng))
+        shape = random_layer(rng, largest=rng.choice((3, 4)), wide=rng.choice((1, 2)))
+        asked = problem(hardware, shape, rng.choice(list(Objective)))
+        asked = replace(asked, dataflow=replace(asked.dataflow, uneven=False))
+        least = best_even(asked, asked.objective, most=60)
+        if least is None or not np.isfinite(least):
+            continue
+        found = search(asked).best.measure.of(asked.objective)
+        assert found == pytest.approx(least, rel=1e-9), seed
+        free = replace(asked, dataflow=replace(asked.dataflow, uneven=True))
+        cost = search(free).best.measure.of(asked.objective)
+        assert cost <= found * (1 + 1e-9)
         compared += 1
 
 
@@ -215,6 +236,13 @@ def test_the_stationary_tensor_is_loaded_once_per_stay() -> None:
         trips = np.array([found.best.trips], dtype=np.int64)
         counts = count(shape, found.best.nest, trips, asked.rules)
         assert counts(1, tensor, names[0])[0] == counts(1, tensor, names[1])[0]
+
+
+def test_cuts_of_their_own_can_pay() -> None:
+    shape = Shape((1, 1, 8, 8, 6, 6, 1, 1), size=(6, 6))
+    asked = problem(machine(memory("BUF", capacity_bytes=120)), shape)
+    shared = replace(asked, dataflow=replace(asked.dataflow, uneven=False))
+    assert search(asked).best.measure.energy < search(shared).best.measure.energy * (1 - 1e-6)
 
 
 def test_an_order_is_kept_on_chip() -> None:

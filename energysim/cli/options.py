@@ -122,6 +122,12 @@ perfect = click.option(
     is_flag=True,
     help="Search only trip counts that divide, so that no piece is short.",
 )
+uneven = click.option(
+    "--uneven/--no-uneven",
+    default=True,
+    show_default=True,
+    help="Let each tensor of a level have its tile cut at a loop of its own.",
+)
 budget = click.option(
     "--budget",
     "budget_s",
@@ -235,6 +241,7 @@ run_options = together(
     batch,
     weight_format,
     perfect,
+    uneven,
     budget,
     no_cache,
     explain,

@@ -36,6 +36,8 @@ class Dataflow:
     """dims that a processing element takes whole, if its memories can hold them"""
     order: tuple[Dim, ...] = ()
     """loops inside the outermost on-chip memories, outermost first; others stand anywhere"""
+    uneven: bool = True
+    """False: all tensors of a level share one cut (what a loop leaves alone stays, as ever)"""
     local_reuse: bool = True
     """False: only the outermost on-chip memory of each tensor holds it"""
 

@@ -316,12 +316,29 @@ def _step(here: Arrangement, flow: Dataflow, stage: Stage, tensor: Tensor, level
     if level == 1 and tensor in here.resident:
         dims = frozenset()
     dims -= _kept_together(here, stage)
+    if not flow.uneven and level < here.macs:
+        dims = dims.difference(*[RELEVANT[each] for each in _cut_ahead(here, stage)])
     still = flow.stationary
     if still is not None:
         own = sum(cut < here.macs for cut in here.cuts[still])
         if 0 < stage[still] < own:
             dims &= RELEVANT[still]
     return Step(tensor, level, tuple(sorted(dims)), (after[0], after[1], after[2]))
+
+
+def _cut_ahead(here: Arrangement, stage: Stage) -> list[Tensor]:
+    """Tensors whose cut at a level is taken while others at that level, or outside it, are not.
+
+    If all tensors of a level share one cut, it stands behind the last of these, and no loop up to
+    there changes the tile of one that was cut before.
+    """
+    left = [level for cuts, done in zip(here.cuts, stage, strict=True) for level in cuts[done:]]
+    return [
+        tensor
+        for tensor, done in zip(Tensor, stage, strict=True)
+        if done and here.cuts[tensor][done - 1] >= min(left)
+        and not (done == 1 and tensor in here.resident)
+    ]  # fmt: skip
 
 
 def _kept_together(here: Arrangement, stage: Stage) -> frozenset[Dim]:
