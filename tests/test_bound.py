@@ -258,13 +258,13 @@ def descend_from_the_root(seed: int) -> int:
 
 @pytest.mark.parametrize("part", range(8))
 def test_bounds_of_partial_mappings(part: int) -> None:
-    assert sum(descend_from_the_root(1000 * part + seed) for seed in range(10)) > 300
+    assert sum(descend_from_the_root(1000 * part + seed) for seed in range(6)) > 150
 
 
 @pytest.mark.parametrize("part", range(8))
 def test_bounds_of_random_mappings(part: int) -> None:
-    checked = sum(check(1000 * part + seed) for seed in range(25))
-    assert checked > 40
+    checked = sum(check(1000 * part + seed) for seed in range(14))
+    assert checked > 20
 
 
 @pytest.mark.parametrize("part", range(2))

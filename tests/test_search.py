@@ -76,7 +76,7 @@ def draw(seed: int, most: int) -> tuple[Problem, float] | None:
 @pytest.mark.parametrize("part", range(10))
 def test_the_search_equals_brute_force(part: int) -> None:
     compared, seed = 0, 10_000 * part
-    while compared < 22:
+    while compared < 21:
         seed += 1
         drawn = draw(seed, most=120)
         if drawn is None:
@@ -239,10 +239,15 @@ def test_the_stationary_tensor_is_loaded_once_per_stay() -> None:
 
 
 def test_cuts_of_their_own_can_pay() -> None:
-    shape = Shape((1, 1, 8, 8, 6, 6, 1, 1), size=(6, 6))
-    asked = problem(machine(memory("BUF", capacity_bytes=120)), shape)
+    shape = Shape((1, 1, 12, 6, 8, 8, 3, 3), pad=(1, 1), size=(8, 8))
+    inner = {"holds": ["weight", "output"], "capacity_bytes": 12}
+    hardware = machine(
+        memory("BUF", capacity_bytes=60),
+        memory("RF", "regfile", per=["rows", "cols"], **inner, read_pj_per_bit=0.1),
+    )
+    asked = problem(hardware, shape)
     shared = replace(asked, dataflow=replace(asked.dataflow, uneven=False))
-    assert search(asked).best.measure.energy < search(shared).best.measure.energy * (1 - 1e-6)
+    assert search(asked).best.measure.energy < 0.95 * search(shared).best.measure.energy
 
 
 def test_an_order_is_kept_on_chip() -> None:
