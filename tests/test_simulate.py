@@ -223,7 +223,7 @@ def test_a_batch_loads_the_weights_once_where_sums_fit() -> None:
 
 @pytest.mark.parametrize("hw", ["edge_tpu", "eyeriss"])
 def test_density_one_is_dense(hw: str) -> None:
-    base, hardware = NET, es.load_hardware(hw)
+    base, hardware = SMALL, es.load_hardware(hw)
     dense = simulate(base, hardware)
     for word in ("dense", "pSC9"):
         assert figures(simulate(base.with_pattern(word), hardware)) == figures(dense)
@@ -280,12 +280,12 @@ def test_two_runs_give_the_same_bytes() -> None:
 ODD: dict[str, Network] = {
     "1x1 image": network(conv("c", 8), size=(8, 1, 1)),
     "depthwise": network({"name": "d", "kind": "depthwise", "kernel": 3, "pad": 1}, size=(9, 5, 4)),
-    "dilated": network(conv("c", 4) | {"dilation": [2, 3], "pad": [2, 3]}, size=(4, 6, 5)),
+    "dilated": network(conv("c", 4) | {"dilation": [2, 3], "pad": [2, 3]}, size=(2, 5, 4)),
     "groups": network(conv("c", 12, groups=3), size=(6, 5, 5)),
     "stride beyond kernel": network(conv("c", 4, 1, stride=3), size=(4, 10, 10)),
     "linear on an image": network({"name": "f", "kind": "linear", "out": 7}, size=(4, 3, 5)),
     "tall kernel": network(conv("c", 4) | {"kernel": [5, 1], "pad": [2, 0]}, size=(4, 6, 3)),
-    "lopsided": network(conv("c", 4) | {"pad": [0, 2, 1, 0]}, size=(4, 5, 4)),
+    "lopsided": network(conv("c", 4) | {"pad": [0, 2, 1, 0]}, size=(2, 3, 4)),
     "global pool": network({"name": "p", "kind": "pool", "kernel": "global"}, size=(5, 7, 7)),
     "one of everything": network(conv("c", 1, 1), size=(1, 1, 1)),
     "add of three": network(
