@@ -62,6 +62,10 @@ class InterruptedRun(KeyboardInterrupt):
         self.done, self.total = done, total
 
 
+RUNNERS_UP = 3
+"""How many of the next best mappings an explanation lists."""
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """How a network is simulated."""
@@ -76,6 +80,7 @@ class Settings:
     weight_format: str
     perfect: bool
     uneven: bool
+    explain: str | None
     deadline: float | None
     cache: Cache | None
 
@@ -92,6 +97,7 @@ def simulate(
     weight_format: str | None = None,
     perfect: bool = False,
     uneven: bool = True,
+    explain: str | None = None,
     budget_s: float | None = None,
     cache: Cache | None = None,
     where: Callable[[tuple[str | int, ...]], str] | None = None,
@@ -119,6 +125,8 @@ def simulate(
         Search only trip counts that divide.
     uneven : bool
         Search also mappings in which tensors of one level have different cuts.
+    explain : str, optional
+        A layer of which the next best mappings are found as well (``result.runners_up``).
     budget_s : float, optional
         Stop the search of the layers together after this long, with what it has found [s]; by
         default it ends when it has the best mapping of each.
@@ -161,6 +169,7 @@ def simulate(
         weight_format=weight_format,
         perfect=perfect,
         uneven=uneven,
+        explain=explain,
         budget_s=budget_s,
         cache=cache,
         where=where,
@@ -212,6 +221,7 @@ def settle(
     weight_format: str | None = None,
     perfect: bool = False,
     uneven: bool = True,
+    explain: str | None = None,
     budget_s: float | None = None,
     cache: Cache | None = None,
     where: Callable[[tuple[str | int, ...]], str] | None = None,
@@ -249,6 +259,7 @@ def settle(
         weight_format or "auto",
         perfect,
         uneven,
+        explain,
         None if budget_s is None else monotonic() + budget_s,
         cache,
     )
@@ -404,7 +415,8 @@ def _cost_all(
             progress(i, len(jobs), job.layer.name)
         if i in costs and costs[i][0] == job:
             continue
-        twin = solved.get(same(job)) if not options.mapping else None
+        alone = options.mapping or job.layer.name == options.explain
+        twin = None if alone else solved.get(same(job))
         budget_s = None
         if options.deadline is not None:
             left = {same(each) for each in jobs[i:]} - solved.keys()
@@ -481,7 +493,11 @@ def problem_of(
         other,
         static_pj_per_cycle(hardware),
         arithmetic_pj(job, hardware),
-        Options(options.perfect, budget_s),
+        Options(
+            options.perfect,
+            budget_s,
+            RUNNERS_UP if other is None and job.layer.name == options.explain else 0,
+        ),
     )
 
 

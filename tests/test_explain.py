@@ -194,7 +194,7 @@ def test_runners_up_and_what_they_cost_more(result: Result) -> None:
         "RF P4 Q8 R3 S3 [K2@cols]"
     ) in drawn(asked, "first")
     none = replace(result, runners_up={**result.runners_up, "first": ()})
-    assert "No other mapping had to be counted: bounds rule them out." in drawn(none, "first")
+    assert not any(line.startswith("Next best") for line in drawn(none, "first"))
 
 
 def test_what_the_search_says_is_of_this_layer(result: Result) -> None:

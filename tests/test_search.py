@@ -316,10 +316,16 @@ def test_repeated_searches_agree() -> None:
     assert search(problem(hardware, shape)) == search(problem(hardware, shape))
 
 
-def test_runners_up_cost_more() -> None:
-    hardware = machine(memory("BUF", capacity_bytes=300))
-    shape = Shape((1, 1, 6, 6, 7, 7, 3, 3), size=(9, 9))
-    found = search(problem(hardware, shape))
-    costs = [found.best.measure.energy, *(other.measure.energy for other in found.others)]
+@pytest.mark.parametrize("objective", [Objective.ENERGY, Objective.LATENCY])
+def test_runners_up_are_the_next_best(objective: Objective) -> None:
+    hardware = machine(memory("BUF", capacity_bytes=60), static_mw=1.0)
+    shape = Shape((1, 1, 3, 2, 3, 3, 3, 3), size=(5, 5))
+    found = search(problem(hardware, shape, objective, options=Options(runners_up=3)))
+    every = search(problem(hardware, shape, objective, options=Options(runners_up=3, prune=False)))
+    costs = [each.measure.of(objective) for each in (found.best, *found.others)]
+    assert costs == pytest.approx(
+        [each.measure.of(objective) for each in (every.best, *every.others)], rel=1e-9
+    )
     assert costs == sorted(costs)
-    assert len(set(costs)) == len(costs)
+    assert found.certificate.evaluated < every.certificate.evaluated
+    assert search(problem(hardware, shape, objective)).others == ()

@@ -216,7 +216,7 @@ class _Drawing:
             yield f"The array at its peak would take {best:,} cycles."
 
     def others(self) -> Iterator[str]:
-        """What else was counted, and what is known of the rest."""
+        """The next best, and what is known of the rest."""
         if self.layer.name in self.result.given_mappings:
             return
         search, others = self.result.searches[self.layer.name], self.result.runners_up
@@ -226,8 +226,6 @@ class _Drawing:
             if other.measure.latency and self.row.cycles:
                 figures.append(_more("cycles", other.measure.latency, self.row.cycles))
             yield f"Next best: {', '.join(figures)} with {write_line(other.loops)}"
-        if not others[self.layer.name]:
-            yield "No other mapping had to be counted: bounds rule them out."
         yield (
             f"Optimal: no mapping among {_many(search.mapspace)} is better."
             if search.optimal

@@ -73,6 +73,7 @@ def command(
         from energysim.cli.explain import check_layer
 
         check_layer(network, layer)
+        settings["explain"] = layer
     with render.progress(visible=not quiet) as tell:
         settings["progress"] = tell
         if what == FLOWS:

@@ -27,6 +27,8 @@ class Options:
     """only trip counts that divide"""
     budget_s: float | None = None
     """stop after this long [s]"""
+    runners_up: int = 0
+    """how many of the next best costs to find for certain as well (at most 4)"""
     prune: bool = True
     """False: continue every partial mapping, whatever its bound (for tests)"""
 

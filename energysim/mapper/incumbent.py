@@ -76,7 +76,18 @@ class Incumbent:
         """Which bounds are below the best cost."""
         if not self.problem.options.prune:
             return np.ones(values.shape, dtype=np.bool_)
-        return values < self.best * (1 - TIE)
+        return values < self.limit * (1 - TIE)
+
+    @property
+    def limit(self) -> float:
+        """Cost below which a mapping is of use: better than the best, or than the last runner-up.
+
+        Infinite as long as fewer are known than are asked for.
+        """
+        wanted = self.problem.options.runners_up
+        if not wanted:
+            return self.best
+        return self.found[wanted][0] if len(self.found) > wanted else np.inf
 
     def exhausted(self, begin: float) -> bool:
         """Whether the time that the search has is used up."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -139,6 +139,10 @@ class CostModel:
         if (tensor, level) in part.fold:
             cost = cost + bound.folds(here, level) * part.fold[tensor, level]
         return cost
+
+    def least(self, parts: Sequence[Part]) -> Floats:
+        """What no mapping can do without by each part, known before any tile, shape (1, parts)."""
+        return np.array([[part.start + self.at_macs(part) for part in parts]])
 
     def at_macs(self, part: Part) -> float:
         """Bound of what the MACs read and update, with nothing kept."""

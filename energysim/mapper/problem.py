@@ -67,5 +67,5 @@ class Found:
 
     best: Mapped
     others: tuple[Mapped, ...]
-    """runners-up among the mappings evaluated, each with another cost, best first"""
+    """the next best, each with another cost, best first: as many as were asked for"""
     certificate: Certificate

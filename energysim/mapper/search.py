@@ -155,7 +155,8 @@ def _minimise(goal: Incumbent, places: Sequence[Arrangement], begin: float) -> F
         again, _ = _explore(goal, places, begin)
         done = done and again
         found = goal.found or found
-    others = tuple(mapped for _, mapped in found[1:])
+    wanted = goal.problem.options.runners_up
+    others = tuple(mapped for _, mapped in found[1 : 1 + wanted])
     gap = 0.0 if done else max(0.0, 1 - lower / best)
     return Found(found[0][1], others, _certify(goal, places, begin, optimal=done, gap=gap))
 
@@ -213,18 +214,20 @@ def _explore(goal: Incumbent, places: Sequence[Arrangement], begin: float) -> tu
 def _search(
     goal: Incumbent, places: Sequence[Arrangement], begin: float, *, most: int | None = None
 ) -> tuple[bool, float]:
-    trees = [Tree(goal, CostModel(goal.problem, here)) for here in places]
-    roots = [root for tree in trees if (root := tree.root()) is not None]
-    for root in sorted(roots, key=lambda root: float(root.values[0])):
-        if root.values[0] < goal.best:
-            _dive(root)
     queue = _Queue(goal)
-    for root in roots:
-        queue.take(root)
+    for here in places:
+        model = CostModel(goal.problem, here)
+        if goal.found and goal.exhausted(begin):
+            return False, float(goal.values(model.least(goal.parts_of(model)))[0])
+        root = Tree(goal, model).root()
+        if root is not None:
+            if root.values[0] < goal.limit:
+                _dive(root)  # the better the best one known, the smaller the trees to come
+            queue.take(root)
     turns = 0
     while queue.waiting:
         value = queue.least
-        if goal.problem.options.prune and value >= goal.best * (1 - TIE):
+        if goal.problem.options.prune and value >= goal.limit * (1 - TIE):
             queue.drop()
             break
         turns += 1
@@ -318,7 +321,7 @@ class _Queue:
             return
         _, depth, _, bin_ = heapq.heappop(self.heap)
         prune = self.goal.problem.options.prune
-        below = self.goal.best * (1 - TIE) if prune else np.inf
+        below = self.goal.limit * (1 - TIE) if prune else np.inf
         nodes = bin_.pop(min(MOST_TOGETHER, 1 + self.goal.turns // 4), below)
         self._push(-depth, bin_)
         self.pool.turns += 1
@@ -375,7 +378,7 @@ class _Pool:
             while start < order.size:
                 rows = order[start : start + size]
                 if goal.problem.options.prune:
-                    rows = rows[values[rows] < goal.best * (1 - TIE)]
+                    rows = rows[values[rows] < goal.limit * (1 - TIE)]
                 if not rows.size:
                     goal.pruned_bound += order.size - start
                     break

@@ -127,7 +127,7 @@ class Tree:
         self.goal, self.model, self.here = goal, model, model.here
         self.flow = goal.flow
         self.parts = goal.parts_of(model)
-        self.macs = [part.start + model.at_macs(part) for part in self.parts]
+        self.macs = model.least(self.parts)[0].tolist()
         self.full = tuple(ladder.trips.size for ladder in self.here.ladders)
         self.cost: dict[tuple[Tensor, int], list[Floats]] = {}
         self.size: dict[tuple[Tensor, int], tuple[Floats, Floats]] = {}
