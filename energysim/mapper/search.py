@@ -181,7 +181,8 @@ def _front(goal: Incumbent, places: Sequence[Arrangement], begin: float) -> Fron
         limits = {second: points[-1].measure.of(second) * (1 - 2 * TIE)}
     if not points:
         return None
-    return Front(tuple(points), _certify(goal, places, begin, optimal=done, gap=0.0))
+    gap = 0.0 if done else 1.0
+    return Front(tuple(points), _certify(goal, places, begin, optimal=done, gap=gap))
 
 
 def _certify(
@@ -215,11 +216,10 @@ def _search(
     goal: Incumbent, places: Sequence[Arrangement], begin: float, *, most: int | None = None
 ) -> tuple[bool, float]:
     queue = _Queue(goal)
-    for here in places:
-        model = CostModel(goal.problem, here)
+    for i, here in enumerate(places):
         if goal.found and goal.exhausted(begin):
-            return False, float(goal.values(model.least(goal.parts_of(model)))[0])
-        root = Tree(goal, model).root()
+            return False, min(queue.least, *(_least(goal, each) for each in places[i:]))
+        root = Tree(goal, CostModel(goal.problem, here)).root()
         if root is not None:
             if root.values[0] < goal.limit:
                 _dive(root)  # the better the best one known, the smaller the trees to come
@@ -235,6 +235,12 @@ def _search(
             return False, value
         queue.turn()
     return True, goal.best
+
+
+def _least(goal: Incumbent, here: Arrangement) -> float:
+    """Bound of all mappings of an arrangement, without looking at any tile."""
+    model = CostModel(goal.problem, here)
+    return float(goal.values(model.least(goal.parts_of(model)))[0])
 
 
 class _Bin:

@@ -18,8 +18,10 @@ tile is a point of the grid of all ladders.
 What is left out, so that bounds hold and tiles stay in one piece: a tile must split the last,
 shorter piece of an outer tile too (:meth:`Ladder.of`); input tiles hold whole windows or a single
 row (:func:`energysim.mapper.bound.window_rule`); a dim is not cut between the fan-out of its
-instances and a tile of an outer level (:func:`_kept_together`); tiles are no smaller than what the
-array takes at once, unless nothing fits otherwise.
+instances and a tile of an outer level (:func:`_kept_together`), not even by a loop that leaves the
+tiles of these instances alone; taps stay inside of outputs in a block
+(:func:`energysim.mapper.layout.orders`), which a MAC that latches inputs could do better on; tiles
+are no smaller than what the array takes at once, unless nothing fits otherwise.
 """
 
 from __future__ import annotations
@@ -68,7 +70,8 @@ class Ladder:
 
         Of a tile only such tiles can follow as split its last piece too, however short: else what
         the last piece needs is found again from one pass to the next, and no bound would know. The
-        same holds for the last instance's piece, wherever the instances fan out.
+        same holds for the share of an instance (the last one, with a shorter share, has no work in
+        some steps and forgets its tile).
 
         Parameters
         ----------
@@ -89,8 +92,7 @@ class Ladder:
         new = np.r_[True, np.any(sizes[:, 1:] != sizes[:, :-1], axis=0)]
         trips = every[new]
         reach = []
-        shares = {fan: _lengths(extent, fan) for fan in fans}
-        lengths = {fan: [own, *(set[int]() for _ in trips[1:])] for fan, own in shares.items()}
+        lengths = {fan: [{-(-extent // fan)}, *(set[int]() for _ in trips[1:])] for fan in fans}
         for place, outer in enumerate(trips.tolist()):
             further = np.arange(1, limit // outer + 2) * outer
             if perfect:
@@ -141,12 +143,6 @@ class Ladder:
         while int(np.searchsorted(self.trips, low * self.trips[outer], side="right")) - 1 < inner:
             low += 1
         return low
-
-
-def _lengths(extent: int, fan: int) -> set[int]:
-    """Shares of a dim that is spread over instances: most have the first, the last what is left."""
-    share = -(-extent // fan)
-    return {share}
 
 
 # -- one way to use the machine --------------------------------------------------------------------
