@@ -125,7 +125,7 @@ class Result:
     search: Certificate
     """of all layers together; equal layers are searched once and counted each time"""
     runners_up: Mapping[str, tuple[RunnerUp, ...]] = field(repr=False)
-    """of each layer, the next best mappings that were evaluated"""
+    """of the layer to be explained, the next best mappings; of others none"""
     searches: Mapping[str, Certificate] = field(repr=False)
     """of each layer by itself"""
     rooms: Mapping[str, tuple[Occupancy, ...]] = field(repr=False)

@@ -122,12 +122,14 @@ def _spread(
 def orders(layout: Layout) -> list[tuple[int, ...]]:
     """Ranks of the loops for every order inside the blocks that can differ in cost.
 
-    Where a loop stands in its block makes a difference to ``input`` only: ``weight`` and ``output``
+    Where a loop stands in its block makes a difference to ``input``. ``weight`` and ``output``
     count the loops outside their cut, whatever their order (a tile that a block leaves as it is has
-    a cut further out that is as good). Of an input tile something is found again when loop j
-    advances only if neither j nor a loop inside it is over N, G or C. So these stand outermost in
-    their block. The others are tried in every order, but taps stay inside of outputs: moving a
-    kernel over a row finds all but its shift again, moving a row over the kernel nothing.
+    a cut further out that is as good); but where a cut of ``weight`` follows a block of ``output``
+    at once, it stays over P and Q only if these stand inside of K, so each order counts it as well.
+    Of an input tile something is found again when loop j advances only if neither j nor a loop
+    inside it is over N, G or C. So these stand outermost in their block. The others are tried in
+    every order, but taps stay inside of outputs: moving a kernel over a row finds all but its shift
+    again, moving a row over the kernel nothing.
 
     Where instances have unequal shares, one that has no work in a step forgets its tile, and other
     orders may be a little better or worse: the mapspace has these.

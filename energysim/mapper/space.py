@@ -8,7 +8,9 @@ that cut the new tile smaller need to stand there:
 **A loop over a dim that the tensor does not use may always be moved behind its cut.** The tile
 stays the same, it is fetched less often, and no other cut sees a difference but that the loop may
 now be merged with a later one over the same dim, which never makes more pieces. So blocks hold
-relevant dims only (:class:`Step`), whatever the order of cuts (:class:`Path`).
+relevant dims only (:class:`Step`), whatever the order of cuts (:class:`Path`). That is not so where
+the dim is spread over instances of the tensor's level: there the loop may not follow
+(:func:`_kept_together`), and the mapping is missed.
 
 Along a dim a mapping is a descending chain of tile sizes. With ceil(ceil(E / a) / b) =
 ceil(E / ab), the size of a piece depends on nothing but the product of the trip counts outside it,
