@@ -211,7 +211,7 @@ def _best_of(
     places: Ints,
     objective: Objective,
 ) -> tuple[float, int]:
-    path = tuple(Step(tensor, level, tuple(Dim), (0, 0, 0)) for tensor, level in order)
+    path = tuple(Step(tensor, level, tuple(Dim), (0, 0, 0), late=False) for tensor, level in order)
     layout = lay_out(here, path, places)
     loops = layout.nest.loops
     each = []

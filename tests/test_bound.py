@@ -20,7 +20,7 @@ from energysim.mapper.leaves import evaluate
 from energysim.mapper.parts import CostModel, Part
 from energysim.mapper.problem import Problem
 from energysim.mapper.search import arrangements_of
-from energysim.mapper.space import Arrangement, Path, paths
+from energysim.mapper.space import Arrangement, Path, paths, scatters
 from energysim.mapper.tree import Nodes, Tree
 from energysim.mapping import Nest, machine_rules
 from energysim.model.capacity import Residency, occupancy
@@ -99,6 +99,8 @@ def allowed(here: Arrangement, path: Path, places: Ints) -> bool:
             for dim in step.dims:
                 if places[0, i, dim] != here.ladders[dim].trips.size - 1:
                     return False
+        if scatters(here, path[: i + 1], places[:, :i], places[:, i].T)[0]:
+            return False
     return True
 
 
@@ -138,7 +140,7 @@ def _compare(rng: random.Random, tree: Tree, path: Path, places: Ints) -> None:
             tensor = step.tensor
             if step.level == here.macs:
                 continue
-            array = model.cost(part, tensor, step.level)
+            array = model.cost(part, tensor, step.level, late=step.late)
             lower = float(
                 array[tuple(min(a, n - 1) for a, n in zip(tile, array.shape, strict=True))]
             )
@@ -189,7 +191,10 @@ def _compare_whole(
 
 
 def _canonical(nodes: Nodes, row: int) -> bool:
-    """Whether no tensor has a tile that the loops just outside leave alone."""
+    """Whether no tensor has a tile that the loops just outside leave alone.
+
+    The mapping with these loops behind the cut is as good, and meant by its bound.
+    """
     places = nodes.places[row : row + 1]
     return not any(_idle(nodes.path, i, places, step.tensor) for i, step in enumerate(nodes.path))
 

@@ -115,10 +115,6 @@ def test_one_cut_a_level_equals_brute_force(part: int) -> None:
         compared += 1
 
 
-@pytest.mark.xfail(
-    reason="a loop over P, which C spread over the columns leaves alone, may not stand between "
-    "their fan-out and the buffer's tile: its bound is that of tiles which are loaded again"
-)
 def test_instances_split_up_behind_loops_that_leave_their_tiles() -> None:
     inner = {"holds": ["input", "output"], "capacity_bytes": 4}
     cheap = {"read_pj_per_bit": 0.1, "write_pj_per_bit": 0.1}

@@ -68,6 +68,7 @@ def cut_cost(
     level: int,
     prices: Prices,
     *,
+    late: bool = False,
     met: Met = ANY,
     taps_last: bool = False,
 ) -> Floats:
@@ -82,6 +83,8 @@ def cut_cost(
         Whose tile it is; ``here.macs`` for what the MACs read and update.
     prices : mapping
         Of every count.
+    late : bool
+        As in :class:`energysim.mapper.space.Step`.
     met : tuple of bool
         What is known of the loops in front.
     taps_last : bool
@@ -94,7 +97,7 @@ def cut_cost(
         One axis a dim, of length 1 where the dim makes no difference.
     """
     above = here.outer(tensor, level)
-    moves = _moves(here, rules, tensor, above, level, met=met, taps_last=taps_last)
+    moves = _moves(here, rules, tensor, above, level, late=late, met=met, taps_last=taps_last)
 
     fans_out = here.axes[level] != here.axes[above]
 
@@ -142,9 +145,8 @@ def _first_visits(here: Arrangement, above: int) -> float:
 
 def _used(here: Arrangement, dim: Dim, size: int) -> Ints:
     """Instances with work, of so many, for every product of trip counts that may stand outside."""
-    # more loops may stand outside than the last product says
-    trips = np.append(here.ladders[dim].trips, 2 * here.ladders[dim].trips[-1])
-    left = -(-here.shape[dim] // trips)
+    ladder = here.ladders[dim]
+    left = -(-here.shape[dim] // np.append(ladder.trips, ladder.ends))
     some = np.minimum(left, size)
     used: Ints = -(-left // -(-left // some))
     return used
@@ -188,6 +190,7 @@ def _moves(
     above: int,
     level: int,
     *,
+    late: bool,
     met: Met,
     taps_last: bool,
 ) -> _Moves:
@@ -195,14 +198,17 @@ def _moves(
     if tensor is Tensor.INPUT:
         overlaps = keeps and level not in rules.refetch
         each, union = (
-            _input(here, rules, seen, level, overlaps=overlaps, met=met, taps_last=taps_last)
+            _input(
+                here, rules, seen, level,
+                late=late, overlaps=overlaps, met=met, taps_last=taps_last,
+            )
             for seen in (level, above)
         )
         return _Moves(each, union)
     elements = here.shape.elements(tensor)
     idle = [dim for dim in Dim if dim not in RELEVANT[tensor]]
     each, union = (
-        elements * outer({dim: _pieces(here, dim, at, level) for dim in idle})
+        elements * outer({dim: _pieces(here, dim, at, level, late=late) for dim in idle})
         for at in (level, above)
     )
     return _Moves(each, union)
@@ -215,13 +221,46 @@ def _together(here: Arrangement, dim: Dim, seen: int, level: int) -> Ints:
     return np.minimum(size, ladder.extent)
 
 
-def _pieces(here: Arrangement, dim: Dim, seen: int, level: int) -> Ints:
+def _pieces(here: Arrangement, dim: Dim, seen: int, level: int, *, late: bool) -> Ints:
     """At least so many tiles along a dim, in time and over the instances of an outer level.
 
     Not by the outer level's own tile: instances that fan out in front of a loop may be done with
     their shares in fewer steps than the whole dim would take.
+
+    If the instances split up late, behind further loops over the dim (which leave the tile alone),
+    fewer of them may have work by then.
     """
-    return -(-here.shape[dim] // _together(here, dim, seen, level))
+    pieces: Ints = -(-here.shape[dim] // _together(here, dim, seen, level))
+    if late and here.ladders[dim].fans[seen] > 1:
+        in_time = -(-here.shape[dim] // _together(here, dim, 0, level))
+        fewest = np.minimum.accumulate(_working(here, dim, seen)[::-1])[::-1]
+        pieces = np.minimum(pieces, in_time * fewest[: pieces.size])
+    return pieces
+
+
+def _working(here: Arrangement, dim: Dim, level: int) -> Ints:
+    """Instances of a level that a dim gives work, for every product that may stand outside.
+
+    Where its axes fan out at different levels, loops may stand between: then at least one.
+    """
+    ladder = here.ladders[dim]
+    left = -(-here.shape[dim] // np.append(ladder.trips, ladder.ends))
+    working = np.ones_like(left)
+    axes = dict.fromkeys(axis for _, axis, _ in here.fan)
+    spread = [
+        (axis, size)
+        for axis in sorted(axes, key=here.place)
+        for each, own, size in here.fan
+        if each is dim and own == axis
+    ]
+    if len({here.place(axis) for axis, _ in spread}) > 1:
+        return working
+    for axis, size in spread:
+        used = -(-left // -(-left // np.minimum(left, size)))
+        left = -(-left // used)
+        if axis in here.axes[level]:
+            working = working * used
+    return working
 
 
 def _input(
@@ -230,6 +269,7 @@ def _input(
     seen: int,
     level: int,
     *,
+    late: bool,
     overlaps: bool,
     met: Met,
     taps_last: bool,
@@ -248,7 +288,7 @@ def _input(
             plane = np.where(row_taps, plane, np.where(column_taps, by_column, plane))
     channels = shape[Dim.N] * shape[Dim.G] * shape[Dim.C]
     least = rows.apart.min() * columns.apart.min()  # every element is loaded once at least
-    passes = outer({Dim.K: _pieces(here, Dim.K, seen, level)})
+    passes = outer({Dim.K: _pieces(here, Dim.K, seen, level, late=late)})
     moved: Floats = channels * np.maximum(passes * plane, least)
     return moved
 
@@ -342,7 +382,9 @@ class FreshChannels:
     by piece. Where both dims start over, a corner may be found again.
     """
 
-    def __init__(self, here: Arrangement, rules: Rules, level: int, met: Met) -> None:
+    def __init__(
+        self, here: Arrangement, rules: Rules, level: int, met: Met, *, late: bool
+    ) -> None:
         self.here, self.rules, self.level = here, rules, level
         self.above = here.outer(Tensor.INPUT, level)
         self.windows = {
@@ -357,7 +399,9 @@ class FreshChannels:
             for seen in (level, self.above)
         }
         """of one pass: all of the plane"""
-        self.passes = {seen: _pieces(here, Dim.K, seen, level) for seen in (level, self.above)}
+        self.passes = {
+            seen: _pieces(here, Dim.K, seen, level, late=late) for seen in (level, self.above)
+        }
         kernels = here.ladders[Dim.K]
         self.first = {
             seen: np.minimum(kernels.trips * kernels.fans[seen], kernels.extent)
@@ -422,7 +466,9 @@ class Fresh:
     columns_inside: Floats
 
 
-def fresh_cost(here: Arrangement, rules: Rules, level: int, prices: Prices) -> Fresh:
+def fresh_cost(
+    here: Arrangement, rules: Rules, level: int, prices: Prices, *, late: bool
+) -> Fresh:
     """Cost of an input cut whose block brings new channels, for all tiles at once."""
     above = here.outer(Tensor.INPUT, level)
     shape = here.shape
@@ -437,7 +483,7 @@ def fresh_cost(here: Arrangement, rules: Rules, level: int, prices: Prices) -> F
         rows = _window(here, rules, Dim.P, seen, level, met=True)
         columns = _window(here, rules, Dim.Q, seen, level, met=True)
         corner = rows.overlap * columns.overlap
-        passes = channels * price * outer({Dim.K: _pieces(here, Dim.K, seen, level)})
+        passes = channels * price * outer({Dim.K: _pieces(here, Dim.K, seen, level, late=late)})
         plane = rows.apart * columns.apart
         least = rows.apart.min() * columns.apart.min()
         for i, pieces in enumerate(

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations, product
 
 import numpy as np
 import numpy.typing as npt
 
-from energysim.axes import Dim, Tensor
+from energysim.axes import RELEVANT, Dim, Tensor
 from energysim.mapper.space import (
     STILL,
     TAPS,
     Arrangement,
     Path,
+    Step,
 )
 from energysim.mapping import Loop, Nest
 from energysim.model.tables import Ints
@@ -36,52 +37,102 @@ class Layout:
 def lay_out(here: Arrangement, path: Path, places: Ints) -> Layout:
     """Write tiles as loops.
 
+    A cut of inner instances stands as far inside as its tile stays the same, if cuts of outer
+    levels are still to come: the instances split up no sooner than they must.
+
     Parameters
     ----------
     here : Arrangement
     path : Path
     places : int array, shape (B, steps, 8)
-        The tile of each step, as places in the ladders.
+        The tile of each step, as places in the ladders. All leave the tiles of such cuts alone for
+        as long (:func:`kept_until`).
     """
-    batch = places.shape[0]
-    loops: list[Loop] = []
-    columns: list[Ints] = []
-    blocks = []
-    at: dict[tuple[int, Tensor], int] = {}
-    waiting = {axis: here.place(axis) for axis in dict.fromkeys(axis for _, axis, _ in here.fan)}
-    before = np.zeros((batch, len(Dim)), dtype=np.int64)
-    last = np.array([[ladder.trips.size - 1 for ladder in here.ladders]])
-
-    def block(dims: Sequence[Dim], after: Ints) -> None:
-        positions = []
-        for dim in dims:
-            if np.any(after[:, dim] != before[:, dim]):
-                positions.append(len(loops))
-                loops.append(Loop(dim))
-                columns.append(_trips(here, dim, before[:, dim], after[:, dim]))
-        blocks.append(tuple(positions))
-        before[:] = after
-
-    def fan_out(level: int) -> None:
-        opened = [axis for axis, place in waiting.items() if place < level]
-        for axis in sorted(opened, key=waiting.__getitem__):
-            del waiting[axis]
-            for dim, own, size in here.fan:
-                if own == axis:
-                    loops.append(Loop(dim, axis))
-                    columns.append(_spread(here, dim, size, before[:, dim], loops, columns))
-
-    order = (*STILL, Dim.K, Dim.P, Dim.Q, *TAPS)
-    for step, new in zip(path, places.transpose(1, 0, 2), strict=True):
-        block([dim for dim in order if dim in step.dims], new)
+    writing = _Writing(here, places.shape[0])
+    for i, (step, new) in enumerate(zip(path, places.transpose(1, 0, 2), strict=True)):
+        writing.block(step.dims, new)
         if step.level < here.macs:
-            fan_out(step.level)
-            at[step.level, step.tensor] = len(loops)
-    block(order, np.broadcast_to(last, before.shape))
-    fan_out(here.macs + 1)
-    nest = Nest(tuple(loops), _cuts(here, at), here.axes[: here.macs])
-    trips = np.stack(columns, axis=1) if columns else np.empty((batch, 0), dtype=np.int64)
-    return Layout(nest, trips, tuple(blocks))
+            writing.late.append(step)
+            writing.cut(
+                each for each in list(writing.late) if not _waits(here, each, path[i + 1 :])
+            )
+    last = np.array([[ladder.trips.size - 1 for ladder in here.ladders]])
+    writing.block(ORDER, np.broadcast_to(last, writing.before.shape))
+    writing.fan_out(here.macs + 1)
+    loops, columns = writing.loops, writing.columns
+    nest = Nest(tuple(loops), _cuts(here, writing.at), here.axes[: here.macs])
+    trips = np.stack(columns, axis=1) if columns else np.empty((len(places), 0), dtype=np.int64)
+    return Layout(nest, trips, tuple(writing.blocks))
+
+
+ORDER = (*STILL, Dim.K, Dim.P, Dim.Q, *TAPS)
+"""In which the loops of a block are written down."""
+
+
+class _Writing:
+    """A nest that grows inward."""
+
+    def __init__(self, here: Arrangement, batch: int) -> None:
+        self.here = here
+        self.loops: list[Loop] = []
+        self.columns: list[Ints] = []
+        self.blocks: list[tuple[int, ...]] = []
+        self.at: dict[tuple[int, Tensor], int] = {}
+        self.late: list[Step] = []
+        """cuts that may stand further inside"""
+        self.waiting = {axis: here.place(axis) for _, axis, _ in here.fan}
+        """axes that have not fanned out, and behind which level's loops they do"""
+        self.before = np.zeros((batch, len(Dim)), dtype=np.int64)
+
+    def block(self, dims: Sequence[Dim], after: Ints) -> None:
+        """Add the loops that lead to the next tile, behind the cuts whose tiles they change."""
+        moved = [dim for dim in ORDER
+                 if dim in dims and np.any(after[:, dim] != self.before[:, dim])]  # fmt: skip
+        self.cut([each for each in self.late if RELEVANT[each.tensor].intersection(moved)])
+        self.blocks.append(tuple(range(len(self.loops), len(self.loops) + len(moved))))
+        for dim in moved:
+            self.loops.append(Loop(dim))
+            self.columns.append(_trips(self.here, dim, self.before[:, dim], after[:, dim]))
+        self.before = after.copy()
+
+    def cut(self, steps: Iterable[Step]) -> None:
+        """Put cuts here; their instances split up."""
+        for step in steps:
+            self.fan_out(step.level)
+            self.at[step.level, step.tensor] = len(self.loops)
+            self.late.remove(step)
+
+    def fan_out(self, level: int) -> None:
+        """Add the spatial loops in front of a level."""
+        opened = [axis for axis, place in self.waiting.items() if place < level]
+        for axis in sorted(opened, key=self.waiting.__getitem__):
+            del self.waiting[axis]
+            for dim, own, size in self.here.fan:
+                if own == axis:
+                    spread = _spread(
+                        self.here, dim, size, self.before[:, dim], self.loops, self.columns
+                    )
+                    self.loops.append(Loop(dim, axis))
+                    self.columns.append(spread)
+
+
+def _waits(here: Arrangement, step: Step, ahead: Path) -> bool:
+    """Whether the instances of a cut wait for a cut to come, of a level outside one of their axes."""
+    return step.late and any(
+        here.place(axis) < step.level and any(each.level <= here.place(axis) for each in ahead)
+        for _, axis, _ in here.fan
+    )
+
+
+def kept_until(path: Path, places: Ints, here: Arrangement) -> Ints:
+    """Step up to which each cut that may stand further inside keeps its tile, shape (B, cuts)."""
+    columns = []
+    for i, step in enumerate(path):
+        if step.level < here.macs and _waits(here, step, path[i + 1 :]):
+            own = sorted(RELEVANT[step.tensor])
+            same = np.all(places[:, i:][:, :, own] == places[:, i : i + 1][:, :, own], axis=2)
+            columns.append(np.where(same.all(axis=1), len(path), np.argmin(same, axis=1) + i))
+    return np.stack(columns, axis=1) if columns else np.empty((places.shape[0], 0), dtype=np.int64)
 
 
 def _cuts(

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from energysim.axes import Dim, Shape, Tensor
 from energysim.mapper.goal import Measure
 from energysim.mapper.incumbent import KEPT, Incumbent
-from energysim.mapper.layout import Layout, lay_out, orders
+from energysim.mapper.layout import Layout, kept_until, lay_out, orders
 from energysim.mapper.problem import Mapped
 from energysim.mapper.space import (
     Path,
@@ -37,6 +37,13 @@ def evaluate(tree: Tree, path: Path, places: Ints) -> Floats:
         The best cost over the orders inside the blocks; infinite where a memory is too small.
     """
     goal, here, problem = tree.goal, tree.here, tree.goal.problem
+    kinds, kind = np.unique(kept_until(path, places, here), axis=0, return_inverse=True)
+    if len(kinds) > 1:
+        costs = np.empty(places.shape[0])
+        for each in range(len(kinds)):
+            rows = np.flatnonzero(kind.reshape(-1) == each)
+            costs[rows] = evaluate(tree, path, places[rows])
+        return costs
     layout = lay_out(here, path, places)
     choices, index = choices_of(layout.nest, layout.trips)
     ranks = orders(layout)

@@ -125,10 +125,10 @@ class CostModel:
 
     # -- bounds ----------------------------------------------------------------------------------
 
-    def cost(self, part: Part, tensor: Tensor, level: int) -> Floats:
+    def cost(self, part: Part, tensor: Tensor, level: int, *, late: bool = False) -> Floats:
         """Bound of what a cut adds to a part, for every tile."""
         here, rules = self.here, self.problem.rules
-        cost = bound.cut_cost(here, rules, tensor, level, part.prices)
+        cost = bound.cut_cost(here, rules, tensor, level, part.prices, late=late)
         real = [each for each in here.cuts[tensor] if each < here.macs]
         if part.first_tile.get(tensor) and real[:1] == [level]:
             if tensor is Tensor.OUTPUT:

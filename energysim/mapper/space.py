@@ -20,10 +20,10 @@ tile is a point of the grid of all ladders.
 What is left out, so that bounds hold and tiles stay in one piece: a tile must split the last,
 shorter piece of an outer tile too (:meth:`Ladder.of`); input tiles hold whole windows or a single
 row (:func:`energysim.mapper.bound.window_rule`); a dim is not cut between the fan-out of its
-instances and a tile of an outer level (:func:`_kept_together`), not even by a loop that leaves the
-tiles of these instances alone; taps stay inside of outputs in a block
-(:func:`energysim.mapper.layout.orders`), which a MAC that latches inputs could do better on; tiles
-are no smaller than what the array takes at once, unless nothing fits otherwise.
+instances and a tile of an outer level (:func:`_kept_together`, :func:`scatters`); taps stay inside
+of outputs in a block (:func:`energysim.mapper.layout.orders`), which a MAC that latches inputs
+could do better on; tiles are no smaller than what the array takes at once, unless nothing fits
+otherwise.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from itertools import combinations, product
 from math import prod
 
 import numpy as np
+import numpy.typing as npt
 
 from energysim.axes import RELEVANT, Dim, Shape, Tensor
 from energysim.hardware import Hardware
@@ -118,12 +119,16 @@ class Ladder:
         """Extent of the tile of one instance, for each product."""
         return -(-self.extent // (self.trips * self.fans[level]))
 
+    @property
+    def ends(self) -> Ints:
+        """Trip counts that loops which lead to the last product may multiply to."""
+        ends: Ints = self.trips * -(-self.trips[-1] // self.trips)
+        return ends
+
     def least_sizes(self, level: int) -> Ints:
         """The same, or less: loops that lead to the last product may make more pieces than it."""
-        last = int(self.trips[-1])
-        most = max(int(n) * -(-last // int(n)) for n in self.trips)
         trips = self.trips.copy()
-        trips[-1] = most
+        trips[-1] = self.ends.max()
         return -(-self.extent // (trips * self.fans[level]))
 
     def coarse(self) -> Ladder:
@@ -294,6 +299,8 @@ class Step:
     dims: tuple[Dim, ...]
     """over which loops may stand in front of it"""
     after: Stage
+    late: bool
+    """its instances may split up behind loops further in that leave its tile alone"""
 
 
 def steps(here: Arrangement, flow: Dataflow, stage: Stage) -> list[Step]:
@@ -321,7 +328,27 @@ def _step(here: Arrangement, flow: Dataflow, stage: Stage, tensor: Tensor, level
         own = sum(cut < here.macs for cut in here.cuts[still])
         if 0 < stage[still] < own:
             dims &= RELEVANT[still]
-    return Step(tensor, level, tuple(sorted(dims)), (after[0], after[1], after[2]))
+    stage = (after[0], after[1], after[2])
+    return Step(tensor, level, tuple(sorted(dims)), stage, _late(here, tensor, level, stage))
+
+
+def _late(here: Arrangement, tensor: Tensor, level: int, after: Stage) -> bool:
+    """Whether loops that leave a tile alone may come before the cuts that its instances wait for.
+
+    They wait for cuts of levels outside an axis that they have and a dim is spread over.
+    """
+    ahead = [
+        (other, each)
+        for other, own, done in zip(Tensor, here.cuts, after, strict=True)
+        for each in own[done:]
+    ]
+    return level < here.macs and any(
+        here.place(axis) < level
+        and dim not in RELEVANT[tensor]
+        and any(each <= here.place(axis) for _, each in ahead)
+        and any(dim in RELEVANT[other] for other, _ in ahead)
+        for dim, axis, _ in here.fan
+    )
 
 
 def _cut_ahead(here: Arrangement, stage: Stage) -> list[Tensor]:
@@ -343,16 +370,20 @@ def _kept_together(here: Arrangement, stage: Stage) -> frozenset[Dim]:
     """Dims that must not be cut now, for the tiles of outer levels to stay in one piece.
 
     Once the instances along an axis have split a dim between them, cutting it further gives each a
-    part of its own piece, and together they work on scattered parts.
+    part of its own piece, and together they work on scattered parts. A dim that the inner tensor
+    does not use may be cut as long as its tile stays: the instances can split up behind the loop
+    (:func:`scatters`).
     """
-    taken = [level for cuts, done in zip(here.cuts, stage, strict=True) for level in cuts[:done]]
     left = [level for cuts, done in zip(here.cuts, stage, strict=True) for level in cuts[done:]]
     scattered = set[Dim]()
     for dim, axis, _ in here.fan:
         place = here.place(axis)
-        if any(place < level < here.macs for level in taken) and any(
-            level <= place for level in left
-        ):
+        taken = [
+            tensor
+            for tensor, done in zip(Tensor, stage, strict=True)
+            if any(place < level < here.macs for level in here.cuts[tensor][:done])
+        ]
+        if any(level <= place for level in left) and any(dim in RELEVANT[each] for each in taken):
             scattered.add(dim)
     return frozenset(scattered)
 
@@ -373,8 +404,39 @@ def paths(here: Arrangement, flow: Dataflow) -> Iterator[Path]:
     yield from follow((0, 0, 0), ())
 
 
+def scatters(here: Arrangement, path: Path, before: Ints, tile: Ints) -> npt.NDArray[np.bool_]:
+    """Which tiles of the last step would be in scattered parts (:func:`_kept_together`).
+
+    Parameters
+    ----------
+    here : Arrangement
+    path : Path
+    before : int array, shape (n, steps - 1, 8)
+        Places of the steps before.
+    tile : int array, shape (8, n)
+        Places of the last step.
+    """
+    found: npt.NDArray[np.bool_] = np.zeros(tile.shape[1], dtype=np.bool_)
+    if len(path) == 1:
+        return found
+    taken = {(step.tensor, step.level) for step in path[:-1]}
+    left = [level for t in Tensor for level in here.cuts[t] if (t, level) not in taken]
+    for dim, axis, _ in here.fan:
+        place = here.place(axis)
+        if not any(level <= place for level in left):
+            continue
+        cut = tile[dim] != before[:, -1, dim]
+        for i, step in enumerate(path[:-1]):
+            if place < step.level < here.macs:
+                own = sorted(RELEVANT[step.tensor])
+                found |= cut & np.any(before[:, i][:, own] != tile[own].T, axis=1)
+    return found
+
+
 def size_of(here: Arrangement, flow: Dataflow) -> int:
     """Mappings in an arrangement: orders of cuts times chains of tile sizes.
+
+    Counts also those few that :func:`scatters` leaves out.
 
     Loop orders inside a block are counted apart, see :func:`orders`.
     """

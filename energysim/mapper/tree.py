@@ -21,6 +21,7 @@ from energysim.mapper.space import (
     Path,
     Stage,
     Step,
+    scatters,
     steps,
 )
 from energysim.model.tables import Ints
@@ -129,14 +130,17 @@ class Tree:
         self.parts = goal.parts_of(model)
         self.macs = model.least(self.parts)[0].tolist()
         self.full = tuple(ladder.trips.size for ladder in self.here.ladders)
-        self.cost: dict[tuple[Tensor, int], list[Floats]] = {}
+        self.cost: dict[tuple[Tensor, int, bool], list[Floats]] = {}
         self.size: dict[tuple[Tensor, int], tuple[Floats, Floats]] = {}
         self.allowed: dict[tuple[Tensor, int], Bools] = {}
         for tensor in Tensor:
             for level in self.here.cuts[tensor]:
-                self.cost[tensor, level] = [model.cost(p, tensor, level) for p in self.parts]
-        self.known: dict[tuple[int, bound.Met, bool], list[Floats]] = {}
-        self.fresh: dict[tuple[int, bound.Met], bound.FreshChannels] = {}
+                for late in (False, True):
+                    self.cost[tensor, level, late] = [
+                        model.cost(part, tensor, level, late=late) for part in self.parts
+                    ]
+        self.known: dict[tuple[int, bool, bound.Met, bool], list[Floats]] = {}
+        self.fresh: dict[tuple[int, bool, bound.Met], bound.FreshChannels] = {}
         self.lists: dict[tuple[Step, Dim], tuple[Ints, Ints, Ints]] = {}
         self._rooms()
         self._limit()
@@ -154,7 +158,7 @@ class Tree:
         here, problem = self.here, self.goal.problem
         self.capacity = np.full(here.macs, np.inf)
         least = np.zeros(here.macs)
-        for tensor, level in self.cost:
+        for tensor, level in ((tensor, level) for tensor in Tensor for level in here.cuts[tensor]):
             if level == here.macs:
                 self.allowed[tensor, level] = self._latched(tensor)
                 continue
@@ -189,14 +193,20 @@ class Tree:
     def _limit(self) -> None:
         """Rule out tiles of which one cut alone costs too much, were all others at their best."""
         for _ in range(LIMITED):
-            costs = {cut: np.stack(np.broadcast_arrays(*own)) for cut, own in self.cost.items()}
+            costs = {
+                (tensor, level): np.stack(np.broadcast_arrays(*own))
+                for (tensor, level, late), own in self.cost.items()
+                if late
+            }
             least = {cut: self._least_of(cut, cost) for cut, cost in costs.items()}
             for cut, cost in costs.items():
                 others = [each for other, each in least.items() if other != cut]
                 rest = sum(others, start=np.array(self.macs))
                 values = self.goal.values(cost.reshape(len(self.parts), -1).T + rest)
                 good = (np.isfinite(values) & self.goal.promising(values)).reshape(cost.shape[1:])
-                self.cost[cut] = [np.where(good, own, np.inf) for own in cost]
+                for late in (False, True):
+                    key = (*cut, late)
+                    self.cost[key] = [np.where(good, own, np.inf) for own in self.cost[key]]
 
     def _least_of(self, cut: tuple[Tensor, int], costs: Floats) -> Floats:
         """Least cost of a cut by each part, of tiles that fit."""
@@ -212,7 +222,7 @@ class Tree:
         none = (0,) * len(Dim)
         self.windows[0, 0, 0] = (none, none)
         edges = {
-            cut: _edges(allowed, np.isfinite(self.cost[cut][0]), self.full)
+            cut: _edges(allowed, np.isfinite(self.cost[*cut, True][0]), self.full)
             for cut, allowed in self.allowed.items()
         }
         every = sum(map(len, self.here.cuts))
@@ -265,7 +275,7 @@ class Tree:
             edges = self.windows[step.after]
             fits = _cut(self.allowed[step.tensor, step.level], *edges)
             unfit = np.where(fits, 0.0, np.inf)
-            costs = self.cost[step.tensor, step.level]
+            costs = self.cost[step.tensor, step.level, step.late]
             for part, (table, cost) in enumerate(zip(tables, costs, strict=True)):
                 ahead = Table(edges[0], self.tables[step.after][part].values + unfit)
                 if self._has_windows(step):
@@ -290,11 +300,11 @@ class Tree:
         """
         level, rules, here = step.level, self.goal.problem.rules, self.here
         outputs = tuple(dim for dim in step.dims if dim in REACH.values())
-        _lower(table, outputs, ahead, self.cost[step.tensor, level][part])
+        _lower(table, outputs, ahead, self.cost[step.tensor, level, step.late][part])
         for tap, out in REACH.items():
             if tap in step.dims and self.full[tap] > 1:
                 met = self._split(Dim.R) or tap is not Dim.R, self._split(Dim.S) or tap is not Dim.S
-                cost = self.inputs(level, met, taps_last=True)[part]
+                cost = self.inputs(level, step.late, met, taps_last=True)[part]
                 # cut taps are single, around single rows or columns
                 single = {dim: int(np.argmax(here.ladders[dim].sizes(level) == 1))
                           for dim in (tap, out)}  # fmt: skip
@@ -303,7 +313,7 @@ class Tree:
         strict = [dim for dim in still if self.full[dim] > 1]
         if not strict:
             return
-        fresh = bound.fresh_cost(here, rules, level, self.parts[part].prices)
+        fresh = bound.fresh_cost(here, rules, level, self.parts[part].prices, late=step.late)
         for inside, cost in ((Dim.P, fresh.rows_inside), (Dim.Q, fresh.columns_inside)):
             # the tile before the block counts along the inner dim, so the minimum there comes first
             first = ahead
@@ -333,6 +343,7 @@ class Tree:
             if step.after in self.tables:
                 rows, tile = self._next(nodes, step)
                 new = ~self._met_otherwise(nodes, step, rows, tile)
+                new &= ~scatters(self.here, (*nodes.path, step), nodes.places[rows], tile)
                 rows, tile = rows[new], tile[:, new]
                 for start in range(0, rows.size, MOST):
                     part = slice(start, start + MOST)
@@ -405,7 +416,7 @@ class Tree:
             for table in self.tables[step.after]
         ]
         # first by the bounds that know the new tile only, then by those that know the whole path
-        plain = [_at(cost, tile) for cost in self.cost[step.tensor, step.level]]
+        plain = [_at(cost, tile) for cost in self.cost[step.tensor, step.level, step.late]]
         bounds = nodes.costs[rows] + np.stack(plain, axis=1) + np.stack(ahead, axis=1)
         values = goal.values(bounds)
         good = np.isfinite(values)
@@ -448,7 +459,7 @@ class Tree:
             some = np.flatnonzero((met[0] == case[0]) & (met[1] == case[1]))
             if some.size:
                 found[some] += self._better(
-                    level,
+                    step,
                     (case[0], case[1]),
                     tile[:, some],
                     now[:, some],
@@ -458,16 +469,19 @@ class Tree:
 
     def _better(
         self,
-        level: int,
+        step: Step,
         met: bound.Met,
         tile: Ints,
         now: Ints,
         bases: Sequence[tuple[Ints, Bools]],
     ) -> Floats:
         """By how much bounds rise if the tiles in front are known, shape (n, parts)."""
-        key = (level, met)
+        level, late = step.level, step.late
+        key = (level, late, met)
         if key not in self.fresh:
-            self.fresh[key] = bound.FreshChannels(self.here, self.goal.problem.rules, *key)
+            self.fresh[key] = bound.FreshChannels(
+                self.here, self.goal.problem.rules, level, met, late=late
+            )
         fresh = self.fresh[key]
         new = np.any(tile[list(STILL)] != now[list(STILL)], axis=0)
         cut_taps = np.any(tile[list(TAPS)] != now[list(TAPS)], axis=0)
@@ -486,17 +500,17 @@ class Tree:
             once = np.where((np.array(Dim) == Dim.K)[:, None], by_passes, tile)
         columns = []
         for i, part in enumerate(self.parts):
-            found = _at(self.inputs(level, met)[i], tile)
+            found = _at(self.inputs(level, late, met)[i], tile)
             for mask, elements in anew:
                 cost = fresh.cost(part.prices, *elements)
                 found = np.where(mask, np.maximum(found, cost), found)
             if again is not None:
-                cost = _at(self.inputs(level, met)[i], once) + fresh.cost(part.prices, *again)
+                cost = _at(self.inputs(level, late, met)[i], once) + fresh.cost(part.prices, *again)
                 found = np.where(others, np.maximum(found, cost), found)
             if np.any(cut_taps):
-                cost = _at(self.inputs(level, met, taps_last=True)[i], tile)
+                cost = _at(self.inputs(level, late, met, taps_last=True)[i], tile)
                 found = np.where(cut_taps, np.maximum(found, cost), found)
-            columns.append(found - _at(self.inputs(level)[i], tile))
+            columns.append(found - _at(self.inputs(level, late)[i], tile))
         return np.stack(columns, axis=1)
 
     def _fresh_since(
@@ -531,15 +545,16 @@ class Tree:
         return found[0], found[1]
 
     def inputs(
-        self, level: int, met: bound.Met = bound.ANY, *, taps_last: bool = False
+        self, level: int, late: bool, met: bound.Met = bound.ANY, *, taps_last: bool = False
     ) -> list[Floats]:
         """Bounds of each part of an input cut's cost if something is known about its path."""
-        key = (level, met, taps_last)
+        key = (level, late, met, taps_last)
         if key not in self.known:
             here, rules, tensor = self.here, self.goal.problem.rules, Tensor.INPUT
             self.known[key] = [
                 bound.cut_cost(
-                    here, rules, tensor, level, part.prices, met=met, taps_last=taps_last
+                    here, rules, tensor, level, part.prices, late=late, met=met,
+                    taps_last=taps_last,
                 )
                 for part in self.parts
             ]
