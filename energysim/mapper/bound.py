@@ -233,19 +233,20 @@ def _pieces(here: Arrangement, dim: Dim, seen: int, level: int, *, late: bool) -
     pieces: Ints = -(-here.shape[dim] // _together(here, dim, seen, level))
     if late and here.ladders[dim].fans[seen] > 1:
         in_time = -(-here.shape[dim] // _together(here, dim, 0, level))
-        fewest = np.minimum.accumulate(_working(here, dim, seen)[::-1])[::-1]
-        pieces = np.minimum(pieces, in_time * fewest[: pieces.size])
+        fewest = np.minimum.accumulate(working(here, dim, seen)[::-1])[::-1]
+        pieces = np.minimum(pieces, in_time * fewest)
     return pieces
 
 
-def _working(here: Arrangement, dim: Dim, level: int) -> Ints:
-    """Instances of a level that a dim gives work, for every product that may stand outside.
+def working(here: Arrangement, dim: Dim, level: int) -> Ints:
+    """At least so many instances of a level that a dim gives work, for each tile outside them.
 
-    Where its axes fan out at different levels, loops may stand between: then at least one.
+    For the last place of the ladder: of all products that loops to it may come to. Where the axes
+    fan out at different levels, loops may stand between: then at least one.
     """
     ladder = here.ladders[dim]
     left = -(-here.shape[dim] // np.append(ladder.trips, ladder.ends))
-    working = np.ones_like(left)
+    used = np.ones_like(left)
     axes = dict.fromkeys(axis for _, axis, _ in here.fan)
     spread = [
         (axis, size)
@@ -253,14 +254,14 @@ def _working(here: Arrangement, dim: Dim, level: int) -> Ints:
         for each, own, size in here.fan
         if each is dim and own == axis
     ]
-    if len({here.place(axis) for axis, _ in spread}) > 1:
-        return working
-    for axis, size in spread:
-        used = -(-left // -(-left // np.minimum(left, size)))
-        left = -(-left // used)
-        if axis in here.axes[level]:
-            working = working * used
-    return working
+    if len({here.place(axis) for axis, _ in spread}) == 1:
+        for axis, size in spread:
+            some = -(-left // -(-left // np.minimum(left, size)))
+            left = -(-left // some)
+            if axis in here.axes[level]:
+                used = used * some
+    places = ladder.trips.size
+    return np.append(used[: places - 1], used[places - 1 :].min())
 
 
 def _input(

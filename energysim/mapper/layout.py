@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import permutations, product
+from itertools import combinations, permutations, product
 
 import numpy as np
 import numpy.typing as npt
@@ -32,13 +32,17 @@ class Layout:
     trips: Ints
     blocks: tuple[tuple[int, ...], ...]
     """positions of the temporal loops of each block"""
+    opened: Mapping[int, Ints]
+    """for each array axis the tiles in front of its fan-out, as places in the ladders, (B, 8)"""
 
 
-def lay_out(here: Arrangement, path: Path, places: Ints) -> Layout:
+def lay_out(
+    here: Arrangement, path: Path, places: Ints, far: frozenset[int] = frozenset()
+) -> Layout:
     """Write tiles as loops.
 
-    A cut of inner instances stands as far inside as its tile stays the same, if cuts of outer
-    levels are still to come: the instances split up no sooner than they must.
+    A cut of inner instances stands further inside, as far as its tile stays the same, if cuts of
+    outer levels are still to come: the instances must not split up before these.
 
     Parameters
     ----------
@@ -47,22 +51,26 @@ def lay_out(here: Arrangement, path: Path, places: Ints) -> Layout:
     places : int array, shape (B, steps, 8)
         The tile of each step, as places in the ladders. All leave the tiles of such cuts alone for
         as long (:func:`kept_until`).
+    far : frozenset of int
+        Steps whose cuts stand as far inside as their tiles stay the same in any case.
     """
-    writing = _Writing(here, places.shape[0])
+    writing = _Writing(here, path, places.shape[0])
     for i, (step, new) in enumerate(zip(path, places.transpose(1, 0, 2), strict=True)):
         writing.block(step.dims, new)
         if step.level < here.macs:
-            writing.late.append(step)
-            writing.cut(
-                each for each in list(writing.late) if not _waits(here, each, path[i + 1 :])
-            )
+            writing.late.append(i)
+            done = [j for j in writing.late if j not in far]
+            writing.cut(j for j in done if not _waits(here, path[j], path[i + 1 :]))
     last = np.array([[ladder.trips.size - 1 for ladder in here.ladders]])
+    if writing.late:
+        writing.block(writing.idle, np.where(np.isin(Dim, writing.idle), last, writing.before))
+        writing.cut(list(writing.late))
     writing.block(ORDER, np.broadcast_to(last, writing.before.shape))
     writing.fan_out(here.macs + 1)
     loops, columns = writing.loops, writing.columns
     nest = Nest(tuple(loops), _cuts(here, writing.at), here.axes[: here.macs])
     trips = np.stack(columns, axis=1) if columns else np.empty((len(places), 0), dtype=np.int64)
-    return Layout(nest, trips, tuple(writing.blocks))
+    return Layout(nest, trips, tuple(writing.blocks), writing.opened)
 
 
 ORDER = (*STILL, Dim.K, Dim.P, Dim.Q, *TAPS)
@@ -72,41 +80,50 @@ ORDER = (*STILL, Dim.K, Dim.P, Dim.Q, *TAPS)
 class _Writing:
     """A nest that grows inward."""
 
-    def __init__(self, here: Arrangement, batch: int) -> None:
-        self.here = here
+    def __init__(self, here: Arrangement, path: Path, batch: int) -> None:
+        self.here, self.path = here, path
         self.loops: list[Loop] = []
         self.columns: list[Ints] = []
         self.blocks: list[tuple[int, ...]] = []
         self.at: dict[tuple[int, Tensor], int] = {}
-        self.late: list[Step] = []
-        """cuts that may stand further inside"""
+        self.late: list[int] = []
+        """steps whose cuts may stand further inside"""
+        self.opened: dict[int, Ints] = {}
         self.waiting = {axis: here.place(axis) for _, axis, _ in here.fan}
         """axes that have not fanned out, and behind which level's loops they do"""
         self.before = np.zeros((batch, len(Dim)), dtype=np.int64)
+
+    @property
+    def idle(self) -> list[Dim]:
+        """Dims that leave the tiles of all waiting cuts alone."""
+        own = frozenset[Dim]().union(*(RELEVANT[self.path[i].tensor] for i in self.late))
+        return [dim for dim in ORDER if dim not in own]
 
     def block(self, dims: Sequence[Dim], after: Ints) -> None:
         """Add the loops that lead to the next tile, behind the cuts whose tiles they change."""
         moved = [dim for dim in ORDER
                  if dim in dims and np.any(after[:, dim] != self.before[:, dim])]  # fmt: skip
-        self.cut([each for each in self.late if RELEVANT[each.tensor].intersection(moved)])
+        self.cut([i for i in self.late if RELEVANT[self.path[i].tensor].intersection(moved)])
         self.blocks.append(tuple(range(len(self.loops), len(self.loops) + len(moved))))
         for dim in moved:
             self.loops.append(Loop(dim))
             self.columns.append(_trips(self.here, dim, self.before[:, dim], after[:, dim]))
         self.before = after.copy()
 
-    def cut(self, steps: Iterable[Step]) -> None:
+    def cut(self, steps: Iterable[int]) -> None:
         """Put cuts here; their instances split up."""
-        for step in steps:
+        for i in list(steps):
+            step = self.path[i]
             self.fan_out(step.level)
             self.at[step.level, step.tensor] = len(self.loops)
-            self.late.remove(step)
+            self.late.remove(i)
 
     def fan_out(self, level: int) -> None:
         """Add the spatial loops in front of a level."""
         opened = [axis for axis, place in self.waiting.items() if place < level]
         for axis in sorted(opened, key=self.waiting.__getitem__):
             del self.waiting[axis]
+            self.opened[axis] = self.before
             for dim, own, size in self.here.fan:
                 if own == axis:
                     spread = _spread(
@@ -124,11 +141,52 @@ def _waits(here: Arrangement, step: Step, ahead: Path) -> bool:
     )
 
 
+def spread_over(here: Arrangement, step: Step) -> frozenset[Dim]:
+    """Dims spread over the instances of a cut that leave its tile alone."""
+    if step.level == here.macs:
+        return frozenset()
+    own = RELEVANT[step.tensor]
+    return frozenset(
+        dim for dim, axis, _ in here.fan if here.place(axis) < step.level and dim not in own
+    )
+
+
+def delays(here: Arrangement, path: Path, places: Ints) -> list[frozenset[int]]:
+    """Choices of cuts that may stand further inside and so make a difference (:func:`lay_out`).
+
+    Their instances split up behind loops over a dim that leaves the tile alone. Then they do not
+    work on one stretch of that dim each, but all together on one stretch after the other. That
+    matters where the stretches of neighbours overlap or are of unequal length only.
+    """
+    candidates = []
+    last = [ladder.trips.size - 1 for ladder in here.ladders]
+    for i, step in enumerate(path):
+        for dim in spread_over(here, step):
+            cut = np.any(places[:, i, dim] != last[dim])
+            if cut and (_overlaps(here, dim) or _ragged(here, dim, places)):
+                candidates.append(i)
+                break
+    return [
+        frozenset(some) for n in range(len(candidates) + 1) for some in combinations(candidates, n)
+    ]
+
+
+def _overlaps(here: Arrangement, dim: Dim) -> bool:
+    windows = {Dim.P: Dim.R, Dim.R: Dim.P, Dim.Q: Dim.S, Dim.S: Dim.Q}
+    return dim in windows and here.shape[windows[dim]] > 1
+
+
+def _ragged(here: Arrangement, dim: Dim, places: Ints) -> bool:
+    ladder = here.ladders[dim]
+    trips = ladder.trips[np.append(np.unique(places[:, :, dim]), -1)]
+    return bool(np.any(ladder.extent % (trips * ladder.fans[-1])))
+
+
 def kept_until(path: Path, places: Ints, here: Arrangement) -> Ints:
     """Step up to which each cut that may stand further inside keeps its tile, shape (B, cuts)."""
     columns = []
     for i, step in enumerate(path):
-        if step.level < here.macs and _waits(here, step, path[i + 1 :]):
+        if spread_over(here, step):
             own = sorted(RELEVANT[step.tensor])
             same = np.all(places[:, i:][:, :, own] == places[:, i : i + 1][:, :, own], axis=2)
             columns.append(np.where(same.all(axis=1), len(path), np.argmin(same, axis=1) + i))

@@ -9,11 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from energysim.axes import Dim, Shape, Tensor
+from energysim.mapper import bound
 from energysim.mapper.goal import Measure
 from energysim.mapper.incumbent import KEPT, Incumbent
-from energysim.mapper.layout import Layout, kept_until, lay_out, orders
+from energysim.mapper.layout import Layout, delays, kept_until, lay_out, orders, spread_over
 from energysim.mapper.problem import Mapped
 from energysim.mapper.space import (
+    Arrangement,
     Path,
     Stage,
 )
@@ -34,9 +36,10 @@ def evaluate(tree: Tree, path: Path, places: Ints) -> Floats:
     Returns
     -------
     float array, shape (B,)
-        The best cost over the orders inside the blocks; infinite where a memory is too small.
+        The best cost over the orders inside the blocks, and over where instances split up;
+        infinite where a memory is too small.
     """
-    goal, here, problem = tree.goal, tree.here, tree.goal.problem
+    here = tree.here
     kinds, kind = np.unique(kept_until(path, places, here), axis=0, return_inverse=True)
     if len(kinds) > 1:
         costs = np.empty(places.shape[0])
@@ -44,7 +47,34 @@ def evaluate(tree: Tree, path: Path, places: Ints) -> Floats:
             rows = np.flatnonzero(kind.reshape(-1) == each)
             costs[rows] = evaluate(tree, path, places[rows])
         return costs
-    layout = lay_out(here, path, places)
+    best = np.full(places.shape[0], np.inf)
+    met = set[Nest]()
+    for far in delays(here, path, places):
+        layout = lay_out(here, path, places, far)
+        if layout.nest not in met:
+            met.add(layout.nest)
+            as_many = _as_many(here, path, places, layout, far)
+            best = np.minimum(best, _evaluate(tree, path, places, layout, as_many))
+    return best
+
+
+def _as_many(
+    here: Arrangement, path: Path, places: Ints, layout: Layout, far: frozenset[int]
+) -> Bools:
+    """Where no fewer instances have work than if they had split up at once: bounds rely on that."""
+    good = np.ones(places.shape[0], dtype=np.bool_)
+    for i in far:
+        for dim in spread_over(here, path[i]):
+            axes = [axis for each, axis, _ in here.fan if each is dim]
+            working = bound.working(here, dim, path[i].level)
+            now = working[layout.opened[axes[0]][:, dim]]
+            alike = len({here.place(axis) for axis in axes}) == 1
+            good &= alike & (now >= working[places[:, i, dim]])
+    return good
+
+
+def _evaluate(tree: Tree, path: Path, places: Ints, layout: Layout, allowed: Bools) -> Floats:
+    goal, here, problem = tree.goal, tree.here, tree.goal.problem
     choices, index = choices_of(layout.nest, layout.trips)
     ranks = orders(layout)
     expansions = expand_orders(
@@ -56,14 +86,14 @@ def evaluate(tree: Tree, path: Path, places: Ints) -> Floats:
         ordered=frozenset({Tensor.WEIGHT, Tensor.INPUT}),
     )
     first: tuple[Expansion, Counts] | None = None
-    fits = np.ones(places.shape[0], dtype=np.bool_)
+    fits = allowed
     best = np.full(places.shape[0], np.inf)
     for rank, expansion in zip(ranks, expansions, strict=True):
         counts = expansion.at(index, first)
         if first is None:
             first = (expansion, counts)
-            fits = _fits(tree, layout, counts, places, path)
-            goal.pruned_capacity += int(np.count_nonzero(~fits))
+            fits = allowed & _fits(tree, layout, counts, places, path)
+            goal.pruned_capacity += int(np.count_nonzero(~fits & allowed))
             if not np.any(fits):
                 break
         figures = tree.model.measure(layout.nest, counts)

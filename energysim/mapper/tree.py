@@ -376,19 +376,30 @@ class Tree:
         """Which tiles give the mapping that has this cut before the last one.
 
         Cuts with no loop between them can change places, if the loops in front may stand in front
-        of either.
+        of either. So can they if the loops in front leave the tile of the second alone, and may
+        stand between.
         """
         no: Bools = np.zeros(rows.size, dtype=np.bool_)
-        if not nodes.path or _RANK[step.tensor] >= _RANK[nodes.path[-1].tensor]:
+        if not nodes.path:
             return no
+        last = nodes.path[-1]
         stage = nodes.path[-2].after if len(nodes.path) > 1 else (0, 0, 0)
         sooner = [each for each in self.following[stage] if each.tensor is step.tensor]
         if not sooner:
             return no
         now = nodes.tile
         before = nodes.places[:, -2] if len(nodes.path) > 1 else np.zeros_like(now)
-        others = [dim for dim in Dim if dim not in sooner[0].dims]
-        free = np.all(now[:, others] == before[:, others], axis=1)
+        moved = now != before
+        free: Bools = np.zeros(now.shape[0], dtype=np.bool_)
+        if _RANK[step.tensor] < _RANK[last.tensor]:
+            free |= ~np.any(moved[:, [dim for dim in Dim if dim not in sooner[0].dims]], axis=1)
+        later = [each for each in self.following.get(sooner[0].after, ())
+                 if each.tensor is last.tensor]  # fmt: skip
+        if later and step.level < self.here.macs and not self.flow.order:
+            between = set(later[0].dims) - RELEVANT[step.tensor]
+            free |= np.any(moved, axis=1) & ~np.any(
+                moved[:, [dim for dim in Dim if dim not in between]], axis=1
+            )
         found: Bools = free[rows] & np.all(tile == now[rows].T, axis=0)
         return found
 
