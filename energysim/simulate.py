@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from energysim.mapper.problem import Problem
     from energysim.mapper.residency import Plan
     from energysim.model.capacity import Occupancy
+    from energysim.model.counts import Counts
     from energysim.model.sparse import WeightStore
     from energysim.price import Job
 
@@ -460,7 +461,7 @@ def _cost(job: Job, options: Settings, budget_s: float | None) -> LayerCost:
     given = options.mapping.layers.get(job.layer.name) if options.mapping else None
     if given is None:
         found = solve(problem_of(job, options, budget_s), options.cache)
-        cost = priced(job, options, found.nest, found.trips, found.loops)
+        cost = priced(job, options, found.nest, found.trips, found.loops, counts=found.counts)
         return replace(cost, certificate=found.certificate, others=found.others)
     hardware, has_weights = machine_of(job.layer, options.hardware), job.layer.has_weights
     prefix = ("layers", job.layer.name)
@@ -509,8 +510,9 @@ def priced(
     loops: tuple[LevelLoops, ...],
     *,
     mapped: bool = False,
+    counts: Counts | None = None,
 ) -> LayerCost:
-    """Cost of a layer with one mapping.
+    """Cost of a layer with one mapping, counted here unless its counts are known.
 
     Raises
     ------
@@ -527,10 +529,11 @@ def priced(
 
     hardware = machine_of(job.layer, options.hardware)
     rules = machine_rules(hardware, has_weights=job.layer.has_weights)
-    try:
-        counts = count(job.shape, nest, np.array([trips], dtype=np.int64), rules)
-    except ValueError as error:
-        raise InputError(str(error), where=options.where(("layers", job.layer.name))) from None
+    if counts is None:
+        try:
+            counts = count(job.shape, nest, np.array([trips], dtype=np.int64), rules)
+        except ValueError as error:
+            raise InputError(str(error), where=options.where(("layers", job.layer.name))) from None
     rooms = occupancy(hardware, job.shape, nest, trips, counts, job.store, job.residency)
     for room in rooms:
         if room.excess_bits > 0:

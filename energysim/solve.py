@@ -20,7 +20,7 @@ from energysim.mapper.problem import Mapped, Problem
 from energysim.mapper.search import front, search
 from energysim.mapping import LevelLoops, Nest, read_loops, write_nest
 from energysim.model.capacity import occupancy
-from energysim.model.counts import count
+from energysim.model.counts import Counts, count
 from energysim.result import VERSION, RunnerUp
 
 _NOT_COUNTED = {"source", "note", "assumed", "clock_mhz", "static_mw"}
@@ -39,6 +39,8 @@ class Solved:
     trips: tuple[int, ...]
     certificate: Certificate
     others: tuple[RunnerUp, ...]
+    counts: Counts | None = None
+    """of the mapping, if it was searched and not known"""
 
 
 def solve(problem: Problem, cache: Cache | None) -> Solved:
@@ -67,6 +69,7 @@ def solve(problem: Problem, cache: Cache | None) -> Solved:
         found.best.trips,
         found.certificate,
         tuple(RunnerUp(_loops_of(problem, other), other.measure) for other in found.others),
+        found.best.counts,
     )
     if cache and found.certificate.optimal:
         cache.put(key, _written(solved))
@@ -91,7 +94,7 @@ def solve_front(problem: Problem, cache: Cache | None) -> SolvedFront:
             return read
     found = front(problem)
     points = tuple(
-        Solved(_loops_of(problem, each), each.nest, each.trips, found.certificate, ())
+        Solved(_loops_of(problem, each), each.nest, each.trips, found.certificate, (), each.counts)
         for each in found.points
     )
     if cache and found.certificate.optimal:

@@ -175,7 +175,7 @@ def trade(
             found = solve_front(problem_of(job, options, budget, second), options.cache)
             sets[key] = tuple(
                 replace(
-                    priced(job, options, each.nest, each.trips, each.loops),
+                    priced(job, options, each.nest, each.trips, each.loops, counts=each.counts),
                     certificate=found.certificate,
                 )
                 for each in found.points

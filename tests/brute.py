@@ -143,7 +143,7 @@ def _in_one_piece(here: Arrangement, order: Order, i: int, cut: Ints) -> Ints:
     """No dim is cut after it fanned out as long as an outer level's tile is still to come."""
     good = np.ones(cut.shape[0], dtype=np.bool_)
     for dim, axis, _ in here.fan:
-        place = here.place(axis)
+        place = here.places[axis]
         fanned = any(level > place for _, level in order[:i])
         if fanned and any(level <= place for _, level in order[i:]):
             good &= ~cut[:, dim]

@@ -199,8 +199,14 @@ def _moves(
         overlaps = keeps and level not in rules.refetch
         each, union = (
             _input(
-                here, rules, seen, level,
-                late=late, overlaps=overlaps, met=met, taps_last=taps_last,
+                here,
+                rules,
+                seen,
+                level,
+                late=late,
+                overlaps=overlaps,
+                met=met,
+                taps_last=taps_last,
             )
             for seen in (level, above)
         )
@@ -250,11 +256,11 @@ def working(here: Arrangement, dim: Dim, level: int) -> Ints:
     axes = dict.fromkeys(axis for _, axis, _ in here.fan)
     spread = [
         (axis, size)
-        for axis in sorted(axes, key=here.place)
+        for axis in sorted(axes, key=here.places.__getitem__)
         for each, own, size in here.fan
         if each is dim and own == axis
     ]
-    if len({here.place(axis) for axis, _ in spread}) == 1:
+    if len({here.places[axis] for axis, _ in spread}) == 1:
         for axis, size in spread:
             some = -(-left // -(-left // np.minimum(left, size)))
             left = -(-left // some)
@@ -467,9 +473,7 @@ class Fresh:
     columns_inside: Floats
 
 
-def fresh_cost(
-    here: Arrangement, rules: Rules, level: int, prices: Prices, *, late: bool
-) -> Fresh:
+def fresh_cost(here: Arrangement, rules: Rules, level: int, prices: Prices, *, late: bool) -> Fresh:
     """Cost of an input cut whose block brings new channels, for all tiles at once."""
     above = here.outer(Tensor.INPUT, level)
     shape = here.shape

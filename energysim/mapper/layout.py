@@ -16,6 +16,7 @@ from energysim.mapper.space import (
     Arrangement,
     Path,
     Step,
+    spread_over,
 )
 from energysim.mapping import Loop, Nest
 from energysim.model.tables import Ints
@@ -63,7 +64,9 @@ def lay_out(
             writing.cut(j for j in done if not _waits(here, path[j], path[i + 1 :]))
     last = np.array([[ladder.trips.size - 1 for ladder in here.ladders]])
     if writing.late:
-        writing.block(writing.idle, np.where(np.isin(Dim, writing.idle), last, writing.before))
+        ends = writing.before.copy()
+        ends[:, writing.idle] = last[:, writing.idle]
+        writing.block(writing.idle, ends)
         writing.cut(list(writing.late))
     writing.block(ORDER, np.broadcast_to(last, writing.before.shape))
     writing.fan_out(here.macs + 1)
@@ -89,7 +92,7 @@ class _Writing:
         self.late: list[int] = []
         """steps whose cuts may stand further inside"""
         self.opened: dict[int, Ints] = {}
-        self.waiting = {axis: here.place(axis) for _, axis, _ in here.fan}
+        self.waiting = {axis: here.places[axis] for _, axis, _ in here.fan}
         """axes that have not fanned out, and behind which level's loops they do"""
         self.before = np.zeros((batch, len(Dim)), dtype=np.int64)
 
@@ -113,10 +116,21 @@ class _Writing:
     def cut(self, steps: Iterable[int]) -> None:
         """Put cuts here; their instances split up."""
         for i in list(steps):
-            step = self.path[i]
-            self.fan_out(step.level)
-            self.at[step.level, step.tensor] = len(self.loops)
-            self.late.remove(i)
+            if i in self.late:
+                step = self.path[i]
+                self.cut([j for j in self.late if self._before(self.path[j], step)])
+                self.fan_out(step.level)
+                self.at[step.level, step.tensor] = len(self.loops)
+                self.late.remove(i)
+
+    def _before(self, waiting: Step, step: Step) -> bool:
+        """Whether a waiting cut can't wait longer: for an inner one of its tensor, or of an axis.
+
+        Loops behind the fan-out of an axis that its level does not have must stay inside of it.
+        """
+        if waiting.tensor is step.tensor:
+            return waiting.level < step.level
+        return any(waiting.level <= place < step.level for place in self.waiting.values())
 
     def fan_out(self, level: int) -> None:
         """Add the spatial loops in front of a level."""
@@ -134,20 +148,10 @@ class _Writing:
 
 
 def _waits(here: Arrangement, step: Step, ahead: Path) -> bool:
-    """Whether the instances of a cut wait for a cut to come, of a level outside one of their axes."""
+    """Whether a cut's instances wait for a cut to come, of a level outside one of their axes."""
     return step.late and any(
-        here.place(axis) < step.level and any(each.level <= here.place(axis) for each in ahead)
+        here.places[axis] < step.level and any(each.level <= here.places[axis] for each in ahead)
         for _, axis, _ in here.fan
-    )
-
-
-def spread_over(here: Arrangement, step: Step) -> frozenset[Dim]:
-    """Dims spread over the instances of a cut that leave its tile alone."""
-    if step.level == here.macs:
-        return frozenset()
-    own = RELEVANT[step.tensor]
-    return frozenset(
-        dim for dim, axis, _ in here.fan if here.place(axis) < step.level and dim not in own
     )
 
 
@@ -156,12 +160,16 @@ def delays(here: Arrangement, path: Path, places: Ints) -> list[frozenset[int]]:
 
     Their instances split up behind loops over a dim that leaves the tile alone. Then they do not
     work on one stretch of that dim each, but all together on one stretch after the other. That
-    matters where the stretches of neighbours overlap or are of unequal length only.
+    matters where the stretches of neighbours overlap or are of unequal length only. A dim that is
+    spread over axes of different levels stays as it is.
     """
     candidates = []
     last = [ladder.trips.size - 1 for ladder in here.ladders]
     for i, step in enumerate(path):
-        for dim in spread_over(here, step):
+        dims = spread_over(here, step.tensor, step.level)
+        if any(_nested(here, dim) for dim in dims):
+            continue
+        for dim in dims:
             cut = np.any(places[:, i, dim] != last[dim])
             if cut and (_overlaps(here, dim) or _ragged(here, dim, places)):
                 candidates.append(i)
@@ -169,6 +177,10 @@ def delays(here: Arrangement, path: Path, places: Ints) -> list[frozenset[int]]:
     return [
         frozenset(some) for n in range(len(candidates) + 1) for some in combinations(candidates, n)
     ]
+
+
+def _nested(here: Arrangement, dim: Dim) -> bool:
+    return len({here.places[axis] for each, axis, _ in here.fan if each is dim}) > 1
 
 
 def _overlaps(here: Arrangement, dim: Dim) -> bool:
@@ -186,7 +198,7 @@ def kept_until(path: Path, places: Ints, here: Arrangement) -> Ints:
     """Step up to which each cut that may stand further inside keeps its tile, shape (B, cuts)."""
     columns = []
     for i, step in enumerate(path):
-        if spread_over(here, step):
+        if spread_over(here, step.tensor, step.level):
             own = sorted(RELEVANT[step.tensor])
             same = np.all(places[:, i:][:, :, own] == places[:, i : i + 1][:, :, own], axis=2)
             columns.append(np.where(same.all(axis=1), len(path), np.argmin(same, axis=1) + i))

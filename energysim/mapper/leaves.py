@@ -12,12 +12,13 @@ from energysim.axes import Dim, Shape, Tensor
 from energysim.mapper import bound
 from energysim.mapper.goal import Measure
 from energysim.mapper.incumbent import KEPT, Incumbent
-from energysim.mapper.layout import Layout, delays, kept_until, lay_out, orders, spread_over
+from energysim.mapper.layout import Layout, delays, kept_until, lay_out, orders
 from energysim.mapper.problem import Mapped
 from energysim.mapper.space import (
     Arrangement,
     Path,
     Stage,
+    spread_over,
 )
 from energysim.mapper.tree import Tree
 from energysim.mapping import Nest
@@ -64,12 +65,10 @@ def _as_many(
     """Where no fewer instances have work than if they had split up at once: bounds rely on that."""
     good = np.ones(places.shape[0], dtype=np.bool_)
     for i in far:
-        for dim in spread_over(here, path[i]):
-            axes = [axis for each, axis, _ in here.fan if each is dim]
+        for dim in spread_over(here, path[i].tensor, path[i].level):
+            axis = next(axis for each, axis, _ in here.fan if each is dim)
             working = bound.working(here, dim, path[i].level)
-            now = working[layout.opened[axes[0]][:, dim]]
-            alike = len({here.place(axis) for axis in axes}) == 1
-            good &= alike & (now >= working[places[:, i, dim]])
+            good &= working[layout.opened[axis][:, dim]] >= working[places[:, i, dim]]
     return good
 
 
@@ -102,7 +101,7 @@ def _evaluate(tree: Tree, path: Path, places: Ints, layout: Layout, allowed: Boo
         best = np.minimum(best, values)
         for row in np.argsort(values, kind="stable")[:KEPT].tolist():
             if np.isfinite(values[row]):
-                _offer(goal, float(values[row]), layout, rank, row, figures)
+                _offer(goal, float(values[row]), layout, rank, row, figures, counts)
     return best
 
 
@@ -113,6 +112,7 @@ def _offer(
     rank: Sequence[int],
     row: int,
     figures: Sequence[Floats],
+    counts: Counts,
 ) -> None:
     worst = goal.found[-1][0] if len(goal.found) == KEPT else np.inf
     if value >= worst:
@@ -122,7 +122,7 @@ def _offer(
     nest = Nest(loops, layout.nest.cuts, layout.nest.axes)
     trips = tuple(int(layout.trips[row, i]) for i in order)
     energy, cycles, dram = (float(figure[row]) for figure in figures)
-    goal.offer(value, Mapped(nest, trips, Measure(energy, cycles, dram)))
+    goal.offer(value, Mapped(nest, trips, Measure(energy, cycles, dram), counts.one(row)))
 
 
 def _fits(tree: Tree, layout: Layout, counts: Counts, places: Ints, path: Path) -> Bools:

@@ -13,6 +13,7 @@ from energysim.mapper.dataflows import Dataflow
 from energysim.mapper.goal import Certificate, Measure, Objective, Options
 from energysim.mapping import Nest, Rules
 from energysim.model.capacity import Residency
+from energysim.model.counts import Counts
 from energysim.model.sparse import WeightStore
 
 Floats = npt.NDArray[np.float64]
@@ -46,6 +47,8 @@ class Mapped:
     nest: Nest
     trips: tuple[int, ...]
     measure: Measure
+    counts: Counts = field(compare=False, repr=False)
+    """of this mapping alone (B = 1)"""
 
 
 @dataclass(frozen=True, slots=True)

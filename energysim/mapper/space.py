@@ -29,7 +29,7 @@ otherwise.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from itertools import combinations, product
 from math import prod
@@ -54,7 +54,7 @@ STILL = (Dim.N, Dim.G, Dim.C)
 # -- one dim ---------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Ladder:
     """Products of trip counts over one dim that differ in the tile size of any level, ascending."""
 
@@ -65,6 +65,18 @@ class Ladder:
     """instances along the dim, for each level and (last) the MACs"""
     reach: tuple[Ints, ...]
     """for each product, the places in ``trips`` of which a tile can follow, itself included"""
+    known: list[list[int]] = field(default_factory=list)
+    """numbers of chains from each place (:meth:`chains`), as far as known"""
+
+    @cached_property
+    def further(self) -> tuple[Ints, Ints]:
+        """``reach`` of all products, one after the other, and where each ends."""
+        return np.concatenate(self.reach), np.cumsum([places.size for places in self.reach])
+
+    @cached_property
+    def lists(self) -> list[list[int]]:
+        """As ``reach``."""
+        return [places.tolist() for places in self.reach]
 
     @classmethod
     @lru_cache(maxsize=4096)
@@ -118,6 +130,15 @@ class Ladder:
     def sizes(self, level: int) -> Ints:
         """Extent of the tile of one instance, for each product."""
         return -(-self.extent // (self.trips * self.fans[level]))
+
+    def chains(self, cuts: int) -> int:
+        """Chains of tiles from the whole dim over so many places to a single step."""
+        known = self.known
+        if not known:
+            known.append([1] * self.trips.size)
+        while len(known) <= cuts:
+            known.append([sum([known[-1][j] for j in places]) for places in self.lists])
+        return known[cuts][0]
 
     @property
     def ends(self) -> Ints:
@@ -199,10 +220,20 @@ class Arrangement:
         """The next outer level that holds a tensor."""
         return max(i for i in range(level) if tensor in self.holds[i])
 
-    def place(self, axis: int) -> int:
-        """The level behind whose loops an axis fans out."""
-        own = [level for level in range(self.macs) if axis in self.axes[level]]
-        return (min(own) if own else self.macs) - 1
+    @cached_property
+    def places(self) -> tuple[int, ...]:
+        """For each array axis the level behind whose loops it fans out."""
+        first = []
+        for axis in range(len(self.hardware.axis_sizes)):
+            own = [level for level in range(self.macs) if axis in self.axes[level]]
+            first.append(min(own) if own else self.macs)
+        return tuple(level - 1 for level in first)
+
+    @cached_property
+    def frame(self) -> Frame:
+        """What the order of cuts depends on."""
+        spread = frozenset((dim, self.places[axis]) for dim, axis, _ in self.fan)
+        return Frame(self.cuts, tuple(sorted(spread)), self.macs, self.resident)
 
 
 def arrangements(
@@ -286,6 +317,18 @@ def _bypasses(
 
 # -- in which order the cuts come ------------------------------------------------------------------
 
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What of an arrangement the order of cuts depends on; layers of a network share it."""
+
+    cuts: tuple[tuple[int, ...], ...]
+    spread: tuple[tuple[Dim, int], ...]
+    """dims over array axes, and behind which level's loops these fan out"""
+    macs: int
+    resident: frozenset[Tensor]
+
+
 Stage = tuple[int, int, int]
 """How many cuts of each tensor have been taken."""
 
@@ -303,70 +346,77 @@ class Step:
     """its instances may split up behind loops further in that leave its tile alone"""
 
 
-def steps(here: Arrangement, flow: Dataflow, stage: Stage) -> list[Step]:
+def steps(here: Arrangement, flow: Dataflow, stage: Stage) -> tuple[Step, ...]:
     """What can come next: the next cut of any tensor."""
-    left = [own[taken:] for own, taken in zip(here.cuts, stage, strict=True)]
+    return _steps(here.frame, flow, stage)
+
+
+@lru_cache(maxsize=4096)
+def _steps(frame: Frame, flow: Dataflow, stage: Stage) -> tuple[Step, ...]:
+    left = [own[taken:] for own, taken in zip(frame.cuts, stage, strict=True)]
     waiting = [tensor for tensor in Tensor if left[tensor]]
-    pinned = [t for t in waiting if t in here.resident and stage[t] == 0]
+    pinned = [t for t in waiting if t in frame.resident and stage[t] == 0]
     # what is on chip whole is there before any loop runs
-    return [_step(here, flow, stage, tensor, left[tensor][0]) for tensor in pinned[:1] or waiting]
+    return tuple(
+        _step(frame, flow, stage, tensor, left[tensor][0]) for tensor in pinned[:1] or waiting
+    )
 
 
-def _step(here: Arrangement, flow: Dataflow, stage: Stage, tensor: Tensor, level: int) -> Step:
+def _step(frame: Frame, flow: Dataflow, stage: Stage, tensor: Tensor, level: int) -> Step:
     after = tuple(taken + (each is tensor) for each, taken in zip(Tensor, stage, strict=True))
     dims = RELEVANT[tensor]
-    left = [each for own, taken in zip(here.cuts, after, strict=True) for each in own[taken:]]
-    if level < here.macs or any(each < here.macs for each in left):
+    left = [each for own, taken in zip(frame.cuts, after, strict=True) for each in own[taken:]]
+    if level < frame.macs or any(each < frame.macs for each in left):
         dims -= flow.whole  # no loop over it stands outside any memory's tile
-    if level == 1 and tensor in here.resident:
+    if level == 1 and tensor in frame.resident:
         dims = frozenset()
-    dims -= _kept_together(here, stage)
-    if not flow.uneven and level < here.macs:
-        dims = dims.difference(*[RELEVANT[each] for each in _cut_ahead(here, stage)])
+    dims -= _kept_together(frame, stage)
+    if not flow.uneven and level < frame.macs:
+        dims = dims.difference(*[RELEVANT[each] for each in _cut_ahead(frame, stage)])
     still = flow.stationary
     if still is not None:
-        own = sum(cut < here.macs for cut in here.cuts[still])
+        own = sum(cut < frame.macs for cut in frame.cuts[still])
         if 0 < stage[still] < own:
             dims &= RELEVANT[still]
     stage = (after[0], after[1], after[2])
-    return Step(tensor, level, tuple(sorted(dims)), stage, _late(here, tensor, level, stage))
+    return Step(tensor, level, tuple(sorted(dims)), stage, _late(frame, tensor, level, stage))
 
 
-def _late(here: Arrangement, tensor: Tensor, level: int, after: Stage) -> bool:
+def _late(frame: Frame, tensor: Tensor, level: int, after: Stage) -> bool:
     """Whether loops that leave a tile alone may come before the cuts that its instances wait for.
 
     They wait for cuts of levels outside an axis that they have and a dim is spread over.
     """
     ahead = [
         (other, each)
-        for other, own, done in zip(Tensor, here.cuts, after, strict=True)
+        for other, own, done in zip(Tensor, frame.cuts, after, strict=True)
         for each in own[done:]
     ]
-    return level < here.macs and any(
-        here.place(axis) < level
+    return level < frame.macs and any(
+        place < level
         and dim not in RELEVANT[tensor]
-        and any(each <= here.place(axis) for _, each in ahead)
+        and any(each <= place for _, each in ahead)
         and any(dim in RELEVANT[other] for other, _ in ahead)
-        for dim, axis, _ in here.fan
+        for dim, place in frame.spread
     )
 
 
-def _cut_ahead(here: Arrangement, stage: Stage) -> list[Tensor]:
+def _cut_ahead(frame: Frame, stage: Stage) -> list[Tensor]:
     """Tensors whose cut at a level is taken while others at that level, or outside it, are not.
 
     If all tensors of a level share one cut, it stands behind the last of these, and no loop up to
     there changes the tile of one that was cut before.
     """
-    left = [level for cuts, done in zip(here.cuts, stage, strict=True) for level in cuts[done:]]
+    left = [level for cuts, done in zip(frame.cuts, stage, strict=True) for level in cuts[done:]]
     return [
         tensor
         for tensor, done in zip(Tensor, stage, strict=True)
-        if done and here.cuts[tensor][done - 1] >= min(left)
-        and not (done == 1 and tensor in here.resident)
+        if done and frame.cuts[tensor][done - 1] >= min(left)
+        and not (done == 1 and tensor in frame.resident)
     ]  # fmt: skip
 
 
-def _kept_together(here: Arrangement, stage: Stage) -> frozenset[Dim]:
+def _kept_together(frame: Frame, stage: Stage) -> frozenset[Dim]:
     """Dims that must not be cut now, for the tiles of outer levels to stay in one piece.
 
     Once the instances along an axis have split a dim between them, cutting it further gives each a
@@ -374,14 +424,13 @@ def _kept_together(here: Arrangement, stage: Stage) -> frozenset[Dim]:
     does not use may be cut as long as its tile stays: the instances can split up behind the loop
     (:func:`scatters`).
     """
-    left = [level for cuts, done in zip(here.cuts, stage, strict=True) for level in cuts[done:]]
+    left = [level for cuts, done in zip(frame.cuts, stage, strict=True) for level in cuts[done:]]
     scattered = set[Dim]()
-    for dim, axis, _ in here.fan:
-        place = here.place(axis)
+    for dim, place in frame.spread:
         taken = [
             tensor
             for tensor, done in zip(Tensor, stage, strict=True)
-            if any(place < level < here.macs for level in here.cuts[tensor][:done])
+            if any(place < level < frame.macs for level in frame.cuts[tensor][:done])
         ]
         if any(level <= place for level in left) and any(dim in RELEVANT[each] for each in taken):
             scattered.add(dim)
@@ -422,7 +471,7 @@ def scatters(here: Arrangement, path: Path, before: Ints, tile: Ints) -> npt.NDA
     taken = {(step.tensor, step.level) for step in path[:-1]}
     left = [level for t in Tensor for level in here.cuts[t] if (t, level) not in taken]
     for dim, axis, _ in here.fan:
-        place = here.place(axis)
+        place = here.places[axis]
         if not any(level <= place for level in left):
             continue
         cut = tile[dim] != before[:, -1, dim]
@@ -433,6 +482,15 @@ def scatters(here: Arrangement, path: Path, before: Ints, tile: Ints) -> npt.NDA
     return found
 
 
+def spread_over(here: Arrangement, tensor: Tensor, level: int) -> frozenset[Dim]:
+    """Dims spread over the instances of a cut that leave its tile alone."""
+    return frozenset(
+        dim
+        for dim, axis, _ in here.fan
+        if here.places[axis] < level < here.macs and dim not in RELEVANT[tensor]
+    )
+
+
 def size_of(here: Arrangement, flow: Dataflow) -> int:
     """Mappings in an arrangement: orders of cuts times chains of tile sizes.
 
@@ -440,28 +498,27 @@ def size_of(here: Arrangement, flow: Dataflow) -> int:
 
     Loop orders inside a block are counted apart, see :func:`orders`.
     """
-    known: dict[tuple[Dim, int], list[int]] = {}
+    ladders = here.ladders
+    wide = [dim for dim in Dim if ladders[dim].trips.size > 1]
+    return sum(
+        many * prod(ladders[dim].chains(cuts[dim]) for dim in wide)
+        for cuts, many in _forms(here.frame, flow).items()
+    )
 
-    def chains(dim: Dim, cuts: int) -> int:
-        """Chains from the whole dim over ``cuts`` places to a single step."""
-        ways = known.setdefault((dim, 0), [1] * here.ladders[dim].trips.size)
-        for used in range(1, cuts + 1):
-            if (dim, used) not in known:
-                reach = here.ladders[dim].reach
-                known[dim, used] = [sum(ways[j] for j in reach[i]) for i in range(len(ways))]
-            ways = known[dim, used]
-        return ways[0]
 
+@lru_cache(maxsize=256)
+def _forms(frame: Frame, flow: Dataflow) -> dict[tuple[int, ...], int]:
+    """Orders of cuts by how many of their blocks may hold a loop over each dim."""
     total: dict[tuple[Stage, tuple[int, ...]], int] = {((0, 0, 0), (0,) * len(Dim)): 1}
-    size = 0
+    forms: dict[tuple[int, ...], int] = {}
     while total:
         ahead: dict[tuple[Stage, tuple[int, ...]], int] = {}
         for (stage, cuts), many in total.items():
-            following = steps(here, flow, stage)
+            following = _steps(frame, flow, stage)
             if not following:
-                size += many * prod(chains(dim, cuts[dim]) for dim in Dim)
+                forms[cuts] = forms.get(cuts, 0) + many
             for step in following:
                 more = tuple(used + (dim in step.dims) for dim, used in zip(Dim, cuts, strict=True))
                 ahead[step.after, more] = ahead.get((step.after, more), 0) + many
         total = ahead
-    return size
+    return forms

@@ -22,6 +22,7 @@ from energysim.mapper.space import (
     Stage,
     Step,
     scatters,
+    spread_over,
     steps,
 )
 from energysim.model.tables import Ints
@@ -135,16 +136,20 @@ class Tree:
         self.allowed: dict[tuple[Tensor, int], Bools] = {}
         for tensor in Tensor:
             for level in self.here.cuts[tensor]:
-                for late in (False, True):
-                    self.cost[tensor, level, late] = [
-                        model.cost(part, tensor, level, late=late) for part in self.parts
+                self.cost[tensor, level, False] = self.cost[tensor, level, True] = [
+                    model.cost(part, tensor, level) for part in self.parts
+                ]
+                if spread_over(self.here, tensor, level):
+                    self.cost[tensor, level, True] = [
+                        model.cost(part, tensor, level, late=True) for part in self.parts
                     ]
         self.known: dict[tuple[int, bool, bound.Met, bool], list[Floats]] = {}
         self.fresh: dict[tuple[int, bool, bound.Met], bound.FreshChannels] = {}
+        self.anew: dict[tuple[int, bool, int], bound.Fresh] = {}
         self.lists: dict[tuple[Step, Dim], tuple[Ints, Ints, Ints]] = {}
         self._rooms()
         self._limit()
-        self.following: dict[Stage, list[Step]] = {}
+        self.following: dict[Stage, Sequence[Step]] = {}
         self.windows: dict[Stage, _Edges] = {}
         self._windows()
         self.tables: dict[Stage, list[Table]] = {}
@@ -158,7 +163,7 @@ class Tree:
         here, problem = self.here, self.goal.problem
         self.capacity = np.full(here.macs, np.inf)
         least = np.zeros(here.macs)
-        for tensor, level in ((tensor, level) for tensor in Tensor for level in here.cuts[tensor]):
+        for tensor, level in [(each, level) for each in Tensor for level in here.cuts[each]]:
             if level == here.macs:
                 self.allowed[tensor, level] = self._latched(tensor)
                 continue
@@ -204,9 +209,11 @@ class Tree:
                 rest = sum(others, start=np.array(self.macs))
                 values = self.goal.values(cost.reshape(len(self.parts), -1).T + rest)
                 good = (np.isfinite(values) & self.goal.promising(values)).reshape(cost.shape[1:])
-                for late in (False, True):
-                    key = (*cut, late)
-                    self.cost[key] = [np.where(good, own, np.inf) for own in self.cost[key]]
+                whole, late = self.cost[*cut, False], self.cost[*cut, True]
+                self.cost[*cut, True] = [np.where(good, own, np.inf) for own in late]
+                self.cost[*cut, False] = self.cost[*cut, True]
+                if whole is not late:
+                    self.cost[*cut, False] = [np.where(good, own, np.inf) for own in whole]
 
     def _least_of(self, cut: tuple[Tensor, int], costs: Floats) -> Floats:
         """Least cost of a cut by each part, of tiles that fit."""
@@ -313,7 +320,7 @@ class Tree:
         strict = [dim for dim in still if self.full[dim] > 1]
         if not strict:
             return
-        fresh = bound.fresh_cost(here, rules, level, self.parts[part].prices, late=step.late)
+        fresh = self._fresh_cost(level, step.late, part)
         for inside, cost in ((Dim.P, fresh.rows_inside), (Dim.Q, fresh.columns_inside)):
             # the tile before the block counts along the inner dim, so the minimum there comes first
             first = ahead
@@ -322,6 +329,15 @@ class Tree:
             other = Dim.Q if inside is Dim.P else Dim.P
             dims = tuple(dim for dim in (*still, other) if dim in step.dims)
             _lower(table, dims, first, cost, strict=strict[0] if len(strict) == 1 else None)
+
+    def _fresh_cost(self, level: int, late: bool, part: int) -> bound.Fresh:
+        key = (level, late, part)
+        if key not in self.anew:
+            prices = self.parts[part].prices
+            self.anew[key] = bound.fresh_cost(
+                self.here, self.goal.problem.rules, level, prices, late=late
+            )
+        return self.anew[key]
 
     # -- branching -------------------------------------------------------------------------------
 
@@ -408,13 +424,13 @@ class Tree:
         key = (step, dim)
         if key not in self.lists:
             low, high = (edge[dim] for edge in self.windows[step.after])
-            reach = self.here.ladders[dim].reach
-            lists = []
-            for at, further in enumerate(reach):
-                own = further if dim in step.dims else np.array([at])
-                lists.append(own[(own >= low) & (own <= high)])
-            ends = np.cumsum([own.size for own in lists])
-            self.lists[key] = (np.concatenate(lists), np.r_[0, ends[:-1]], ends)
+            further, ends = self.here.ladders[dim].further
+            if dim not in step.dims:
+                further = np.arange(ends.size)
+                ends = further + 1
+            some = (further >= low) & (further <= high)
+            bounds = np.append(0, np.cumsum(some))[np.append(0, ends)]
+            self.lists[key] = (further[some], bounds[:-1], bounds[1:])
         return self.lists[key]
 
     def _children(self, nodes: Nodes, step: Step, rows: Ints, tile: Ints) -> Nodes:
@@ -564,7 +580,13 @@ class Tree:
             here, rules, tensor = self.here, self.goal.problem.rules, Tensor.INPUT
             self.known[key] = [
                 bound.cut_cost(
-                    here, rules, tensor, level, part.prices, late=late, met=met,
+                    here,
+                    rules,
+                    tensor,
+                    level,
+                    part.prices,
+                    late=late,
+                    met=met,
                     taps_last=taps_last,
                 )
                 for part in self.parts

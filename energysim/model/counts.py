@@ -15,13 +15,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from energysim.axes import REDUCTION, RELEVANT, Dim, Shape, Tensor
-from energysim.mapping import Nest, Rules
+from energysim.mapping import Loop, Nest, Rules
 from energysim.model.tables import Axis, AxisTable, Ints, Role, axis_table
 
 GROUPS: tuple[tuple[Dim, ...], ...] = (
@@ -36,6 +37,9 @@ GROUPS: tuple[tuple[Dim, ...], ...] = (
 
 SIDE = 4
 """So many first groups vary over the rows of a grid of mappings, the others over its columns."""
+
+FEW = 16
+"""In so small a batch no two mappings share work that is worth looking for."""
 
 EXACT = 2**53
 """Integers below this are exact in float64, and so are their sums and products."""
@@ -110,13 +114,18 @@ class _Batch:
     """Mappings picked from a grid of choices; evaluates :class:`Terms` for all of them."""
 
     def __init__(self, index: Ints, sizes: Sequence[int]) -> None:
-        self.size = index.shape[0]
+        self.size, self.index = index.shape[0], index
+        if self.size <= FEW:
+            return
         self.rows, self.row = _compact(index[:, :SIDE], sizes[:SIDE])
         self.columns, self.column = _compact(index[:, SIDE:], sizes[SIDE:])
         # A batch that fills much of its own grid is read off the whole grid.
         self.dense = self.rows.shape[0] * self.columns.shape[0] <= 4 * self.size
 
     def value(self, terms: Terms) -> Ints:
+        if self.size <= FEW:
+            few: Ints = _gathered(terms.factors, self.index, np.int64).sum(axis=0)
+            return few
         exact = terms.bound < EXACT
         kind = np.float64 if exact and self.dense else np.int64
         left = _gathered(terms.factors[:SIDE], self.rows, kind)
@@ -180,6 +189,12 @@ class Counts:
     def __call__(self, level: int, tensor: Tensor, name: str) -> Ints:
         """One count, zeros where nothing of the kind happens."""
         return self.values.get((level, tensor, name), np.zeros_like(self.steps))
+
+    def one(self, row: int) -> Counts:
+        """Of one mapping of the batch."""
+        part = slice(row, row + 1)
+        values = {key: value[part] for key, value in self.values.items()}
+        return Counts(self.steps[part], values, tuple(used[part] for used in self.used))
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,9 +293,17 @@ def choices_of(nest: Nest, trips: Ints) -> tuple[list[Ints], Ints]:
     return choices, index
 
 
-def own_loops(nest: Nest, group: int) -> list[int]:
+def own_loops(nest: Nest, group: int) -> tuple[int, ...]:
     """Positions of the loops over the dims of one group."""
-    return [i for i, loop in enumerate(nest.loops) if GROUP_OF[loop.dim] == group]
+    return _own_loops(nest.loops)[group]
+
+
+@lru_cache(maxsize=256)
+def _own_loops(loops: tuple[Loop, ...]) -> tuple[tuple[int, ...], ...]:
+    return tuple(
+        tuple(i for i, loop in enumerate(loops) if GROUP_OF[loop.dim] == group)
+        for group in range(len(GROUPS))
+    )
 
 
 def expand(
