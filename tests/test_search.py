@@ -130,6 +130,45 @@ def test_instances_split_up_behind_loops_that_leave_their_tiles() -> None:
     assert search(asked).best.measure.energy == pytest.approx(least, rel=1e-9)
 
 
+def array_machine(rng: random.Random) -> Hardware:
+    """Draw a buffer and register files of the processing elements that are almost too small."""
+    axes = rng.choice([{"cols": rng.randint(2, 4)}, {"cols": 2, "rows": 2}, {"cols": 3, "rows": 2}])
+    tensors = ["weight", "input", "output"]
+    holds = rng.choice([tensors, tensors[:2], tensors[1:], tensors[::2], tensors[:1], tensors[2:]])
+    cheap = {"read_pj_per_bit": 0.1, "write_pj_per_bit": 0.1}
+    levels = [
+        memory("BUF", capacity_bytes={tensor: rng.randint(2, 12) for tensor in tensors}),
+        memory("RF", "regfile", per=list(axes), holds=holds,
+               capacity_bytes=rng.randint(3, 9), **cheap),
+    ]  # fmt: skip
+    array = {"axes": axes, "multicast": rng.random() < 0.7, "reduce": rng.random() < 0.7}
+    return machine(*levels, dataflow=rng.choice(["free", *DATAFLOWS]), array=array)
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_pruning_loses_nothing_on_an_array(part: int) -> None:
+    """Instances split up behind loops of their own, with unequal shares and shared windows."""
+    compared, seed = 0, 400_000 + 10_000 * part
+    while compared < 8:
+        seed += 1
+        rng = random.Random(seed)
+        taps = rng.choice([1, 1, 2, 3])
+        k, c, p = rng.choice([(1, 8, 2), (8, 1, 2), (2, 2, 3), (6, 1, 3), (1, 7, 2), (1, 1, 7)])
+        shape = Shape((1, 1, k, c, p, 1, taps, 1), size=(p + taps - 1, 1))
+        asked = problem(array_machine(rng), shape, rng.choice(list(Objective)))
+        try:
+            found = search(asked)
+        except DoesNotFitError:
+            continue
+        if found.certificate.mapspace > 20_000:
+            continue
+        whole = search(replace(asked, options=Options(prune=False)))
+        assert found.best.measure.of(asked.objective) == pytest.approx(
+            whole.best.measure.of(asked.objective), rel=1e-9
+        ), seed
+        compared += 1
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_a_budget_never_claims_too_much(seed: int) -> None:
     rng = random.Random(seed)

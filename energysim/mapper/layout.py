@@ -16,6 +16,7 @@ from energysim.mapper.space import (
     Arrangement,
     Path,
     Step,
+    across,
     spread_over,
 )
 from energysim.mapping import Loop, Nest
@@ -99,19 +100,25 @@ class _Writing:
     @property
     def idle(self) -> list[Dim]:
         """Dims that leave the tiles of all waiting cuts alone."""
-        own = frozenset[Dim]().union(*(RELEVANT[self.path[i].tensor] for i in self.late))
-        return [dim for dim in ORDER if dim not in own]
+        stops = frozenset[Dim]().union(*(self._stops(self.path[i]) for i in self.late))
+        return [dim for dim in ORDER if dim not in stops]
 
     def block(self, dims: Sequence[Dim], after: Ints) -> None:
         """Add the loops that lead to the next tile, behind the cuts whose tiles they change."""
         moved = [dim for dim in ORDER
                  if dim in dims and np.any(after[:, dim] != self.before[:, dim])]  # fmt: skip
-        self.cut([i for i in self.late if RELEVANT[self.path[i].tensor].intersection(moved)])
+        self.cut([i for i in self.late if self._stops(self.path[i]).intersection(moved)])
         self.blocks.append(tuple(range(len(self.loops), len(self.loops) + len(moved))))
         for dim in moved:
             self.loops.append(Loop(dim))
             self.columns.append(_trips(self.here, dim, self.before[:, dim], after[:, dim]))
         self.before = after.copy()
+
+    def _stops(self, step: Step) -> frozenset[Dim]:
+        """Dims over which no loop may stand in front of a waiting cut."""
+        own = self.here.axes[step.level]
+        split = {dim for dim, axis, _ in self.here.fan if axis not in self.waiting.keys() | own}
+        return RELEVANT[step.tensor] | split
 
     def cut(self, steps: Iterable[int]) -> None:
         """Put cuts here; their instances split up."""
@@ -199,7 +206,7 @@ def kept_until(path: Path, places: Ints, here: Arrangement) -> Ints:
     columns = []
     for i, step in enumerate(path):
         if spread_over(here, step.tensor, step.level):
-            own = sorted(RELEVANT[step.tensor])
+            own = sorted(RELEVANT[step.tensor] | across(here, path, step.level))
             same = np.all(places[:, i:][:, :, own] == places[:, i : i + 1][:, :, own], axis=2)
             columns.append(np.where(same.all(axis=1), len(path), np.argmin(same, axis=1) + i))
     return np.stack(columns, axis=1) if columns else np.empty((places.shape[0], 0), dtype=np.int64)
@@ -253,7 +260,7 @@ def orders(layout: Layout) -> list[tuple[int, ...]]:
     again, moving a row over the kernel nothing.
 
     Where instances have unequal shares, one that has no work in a step forgets its tile, and other
-    orders may be a little better or worse: the mapspace has these.
+    orders may be a little better or worse: the mapspace has the one order only.
     """
     loops = layout.nest.loops
     variants: list[list[tuple[int, ...]]] = []

@@ -8,9 +8,10 @@ that cut the new tile smaller need to stand there:
 **A loop over a dim that the tensor does not use may always be moved behind its cut.** The tile
 stays the same, it is fetched less often, and no other cut sees a difference but that the loop may
 now be merged with a later one over the same dim, which never makes more pieces. So blocks hold
-relevant dims only (:class:`Step`), whatever the order of cuts (:class:`Path`). That is not so where
-the dim is spread over instances of the tensor's level: there the loop may not follow
-(:func:`_kept_together`), and the mapping is missed.
+relevant dims only (:class:`Step`), whatever the order of cuts (:class:`Path`). If the dim is spread
+over instances of the tensor's level, these split up behind the loop where cuts of outer levels
+demand it (:func:`_late`), and are tried both ways where that can make a difference
+(:func:`energysim.mapper.layout.delays`).
 
 Along a dim a mapping is a descending chain of tile sizes. With ceil(ceil(E / a) / b) =
 ceil(E / ab), the size of a piece depends on nothing but the product of the trip counts outside it,
@@ -20,10 +21,12 @@ tile is a point of the grid of all ladders.
 What is left out, so that bounds hold and tiles stay in one piece: a tile must split the last,
 shorter piece of an outer tile too (:meth:`Ladder.of`); input tiles hold whole windows or a single
 row (:func:`energysim.mapper.bound.window_rule`); a dim is not cut between the fan-out of its
-instances and a tile of an outer level (:func:`_kept_together`, :func:`scatters`); taps stay inside
-of outputs in a block (:func:`energysim.mapper.layout.orders`), which a MAC that latches inputs
-could do better on; tiles are no smaller than what the array takes at once, unless nothing fits
-otherwise.
+instances and a tile of an outer level (:func:`_kept_together`, :func:`scatters`); instances do not
+split up later than they must if that leaves fewer of them work (a bound of their tiles would have
+to allow for it); where shares are unequal, one order of loops that only differ in who is without
+work when; taps stay inside of outputs in a block (:func:`energysim.mapper.layout.orders`), which a
+MAC that latches inputs could do better on; tiles are no smaller than what the array takes at once,
+unless nothing fits otherwise.
 """
 
 from __future__ import annotations
@@ -477,9 +480,19 @@ def scatters(here: Arrangement, path: Path, before: Ints, tile: Ints) -> npt.NDA
         cut = tile[dim] != before[:, -1, dim]
         for i, step in enumerate(path[:-1]):
             if place < step.level < here.macs:
-                own = sorted(RELEVANT[step.tensor])
+                own = sorted(RELEVANT[step.tensor] | across(here, path[:-1], step.level))
                 found |= cut & np.any(before[:, i][:, own] != tile[own].T, axis=1)
     return found
+
+
+def across(here: Arrangement, taken: Path, level: int) -> set[Dim]:
+    """Dims that have split up already, between instances that a level knows nothing of."""
+    return {
+        dim
+        for dim, axis, _ in here.fan
+        if axis not in here.axes[level]
+        and any(here.places[axis] < step.level < here.macs for step in taken)
+    }
 
 
 def spread_over(here: Arrangement, tensor: Tensor, level: int) -> frozenset[Dim]:
@@ -487,7 +500,7 @@ def spread_over(here: Arrangement, tensor: Tensor, level: int) -> frozenset[Dim]
     return frozenset(
         dim
         for dim, axis, _ in here.fan
-        if here.places[axis] < level < here.macs and dim not in RELEVANT[tensor]
+        if level < here.macs and axis in here.axes[level] and dim not in RELEVANT[tensor]
     )
 
 

@@ -305,7 +305,7 @@ class Tree:
         Either the block cuts N, G or C and no taps, and pieces share rows only inside the tile it
         begins with; or it leaves N, G and C as they are; or it cuts taps.
         """
-        level, rules, here = step.level, self.goal.problem.rules, self.here
+        level, here = step.level, self.here
         outputs = tuple(dim for dim in step.dims if dim in REACH.values())
         _lower(table, outputs, ahead, self.cost[step.tensor, level, step.late][part])
         for tap, out in REACH.items():
