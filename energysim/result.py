@@ -86,6 +86,9 @@ class AccessRow:
     energy_pj: float
 
 
+_ACCESS_COLUMNS = tuple(each.name for each in fields(AccessRow))
+
+
 @dataclass(frozen=True, slots=True)
 class RunnerUp:
     """A mapping that is not the best, and what it costs."""
@@ -257,7 +260,9 @@ class Result:
             "search": certificate_dict(self.search),
             "notes": [asdict(note) for note in self.warnings],
             "layers": [asdict(row) for row in self.layer_rows],
-            "accesses": [asdict(row) for row in self.access_rows],
+            "accesses": [
+                {name: getattr(row, name) for name in _ACCESS_COLUMNS} for row in self.access_rows
+            ],
             "mapping": {
                 "layers": {
                     name: [row.model_dump(mode="json") for row in loops]

@@ -41,8 +41,9 @@ def evaluate(tree: Tree, path: Path, places: Ints) -> Floats:
         infinite where a memory is too small.
     """
     here = tree.here
-    kinds, kind = np.unique(kept_until(path, places, here), axis=0, return_inverse=True)
-    if len(kinds) > 1:
+    kept = kept_until(path, places, here)
+    if np.any(kept != kept[:1]):
+        kinds, kind = np.unique(kept, axis=0, return_inverse=True)
         costs = np.empty(places.shape[0])
         for each in range(len(kinds)):
             rows = np.flatnonzero(kind.reshape(-1) == each)

@@ -31,6 +31,7 @@ unless nothing fits otherwise.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
@@ -109,25 +110,21 @@ class Ladder:
         sizes = np.array([-(-extent // (every * fan)) for fan in sorted(set(fans))])
         new = np.r_[True, np.any(sizes[:, 1:] != sizes[:, :-1], axis=0)]
         trips = every[new]
+        steps_at: list[int] = trips.tolist()
         reach = []
         lengths = {fan: [{-(-extent // fan)}, *(set[int]() for _ in trips[1:])] for fan in fans}
-        for place, outer in enumerate(trips.tolist()):
-            further = np.arange(1, limit // outer + 2) * outer
-            if perfect:
-                further = further[(further <= limit) & np.isin(further, trips)]
-            at, first = np.unique(
-                np.searchsorted(trips, further, side="right") - 1, return_index=True
-            )
-            splits = np.ones(at.shape, dtype=np.bool_)
-            for fan, own in lengths.items():
-                splits &= min(own[place], default=0) > -(-extent // (trips[at] * fan))
-            splits |= at == place
-            for fan, own in lengths.items():
-                pieces = -(-extent // (further[first] * fan))
-                for to, piece in zip(at[splits].tolist(), pieces[splits].tolist(), strict=True):
-                    if to != place:
-                        own[to] |= {(length - 1) % piece + 1 for length in own[place]}
-            reach.append(at[splits])
+        for place in range(len(steps_at)):
+            shortest = {fan: min(own[place], default=0) for fan, own in lengths.items()}
+            onward = [place]
+            for at, further in _multiples(steps_at, place):
+                if perfect and further != steps_at[at]:
+                    continue
+                if all(shortest[fan] > -(-extent // (steps_at[at] * fan)) for fan in lengths):
+                    onward.append(at)
+                    for fan, own in lengths.items():
+                        piece = -(-extent // (further * fan))
+                        own[at] |= {(length - 1) % piece + 1 for length in own[place]}
+            reach.append(np.array(onward))
         return cls(extent, trips, tuple(fans), tuple(reach))
 
     def sizes(self, level: int) -> Ints:
@@ -174,6 +171,15 @@ class Ladder:
         while int(np.searchsorted(self.trips, low * self.trips[outer], side="right")) - 1 < inner:
             low += 1
         return low
+
+
+def _multiples(trips: Sequence[int], place: int) -> Iterator[tuple[int, int]]:
+    """Places that a loop can lead to, and the least product that its trip count comes to there."""
+    at, outer = place, trips[place]
+    while at < len(trips) - 1:
+        further = -(-trips[at + 1] // outer) * outer
+        at = bisect_right(trips, further) - 1
+        yield at, further
 
 
 # -- one way to use the machine --------------------------------------------------------------------

@@ -163,10 +163,16 @@ def _memo(
     whole: bool,
 ) -> AxisTable:
     trips = np.frombuffer(raw, dtype=np.int64).reshape(rows, len(dims))
-    unique, inverse = np.unique(trips, axis=0, return_inverse=True)
+    unique, inverse = trips, None
+    if not dims:
+        unique, inverse = trips[:1], np.zeros(rows, dtype=np.int64)
+    elif rows > 1:
+        unique, inverse = np.unique(trips, axis=0, return_inverse=True)
     loops = _Loops(dims, roles, unique, _nominal_sizes(axis.extents, dims, unique))
     build = _window_table if len(axis.extents) > 1 else _piece_table
     table = build(axis, loops, keeps=keeps, whole=whole)
+    if inverse is None:
+        return table
     inverse = inverse.reshape(-1)
     return AxisTable(*(getattr(table, name)[..., inverse] for name in AxisTable.__slots__))
 
@@ -181,8 +187,14 @@ def _piece_table(axis: Axis, loops: _Loops, *, keeps: bool, whole: bool) -> Axis
     outer = frozenset((Role.OUTER,))
     temporal = frozenset((Role.TEMPORAL,))
 
+    there = frozenset(loops.roles)
+    known: dict[tuple[frozenset[Role], bool, bool], Ints] = {}
+
     def total(counted: frozenset[Role], *, at_last: bool = False, used: bool = axis.used) -> Ints:
-        return _tally(extent, loops, counted, at_last=at_last, lengths=used)
+        key = (counted & there, at_last and Role.TEMPORAL in there, used)
+        if key not in known:
+            known[key] = _tally(extent, loops, key[0], at_last=key[1], lengths=used)
+        return known[key]
 
     # The first fan-out instance has work whenever any has, so it stands for the union of an unused
     # dim; pieces of a used dim are disjoint, so their union is their sum.
