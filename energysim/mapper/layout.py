@@ -202,14 +202,15 @@ def _ragged(here: Arrangement, dim: Dim, places: Ints) -> bool:
 
 
 def kept_until(path: Path, places: Ints, here: Arrangement) -> Ints:
-    """Step up to which each cut that may stand further inside keeps its tile, shape (B, cuts)."""
-    columns = []
+    """Steps up to which each cut that may stand further inside keeps its tile, shape (B, n)."""
+    columns = [np.zeros(places.shape[0], dtype=np.int64)]
     for i, step in enumerate(path):
-        if spread_over(here, step.tensor, step.level):
-            own = sorted(RELEVANT[step.tensor] | across(here, path, step.level))
-            same = np.all(places[:, i:][:, :, own] == places[:, i : i + 1][:, :, own], axis=2)
-            columns.append(np.where(same.all(axis=1), len(path), np.argmin(same, axis=1) + i))
-    return np.stack(columns, axis=1) if columns else np.empty((places.shape[0], 0), dtype=np.int64)
+        if step.late or spread_over(here, step.tensor, step.level):
+            for dims in (RELEVANT[step.tensor], across(here, path, step.level)):
+                own = sorted(dims)
+                same = np.all(places[:, i:][:, :, own] == places[:, i : i + 1][:, :, own], axis=2)
+                columns.append(np.where(same.all(axis=1), len(path), np.argmin(same, axis=1) + i))
+    return np.stack(columns, axis=1)
 
 
 def _cuts(
