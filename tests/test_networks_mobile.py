@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from machines import bundled
 
 import energysim as es
 from energysim.axes import Dim, Tensor
@@ -56,7 +57,7 @@ def test_mobilenet_v2_blocks() -> None:
 
 
 def test_mobilenet_v2_joints() -> None:
-    """Blocks of stride 1 add what they read, by way of a 1x1 convolution where the widths differ."""
+    """Blocks of stride 1 add what they read, by a 1x1 convolution where the widths differ."""
     network = es.load_network("mobilenet_v2")
     entry = "conv1"
     shortcuts = []
@@ -88,7 +89,7 @@ def test_mobilenet_v2_joints() -> None:
 
 
 def test_patterns_cover_nothing_of_mobilenet_v2() -> None:
-    """Its only 3x3 kernels are the first layer's and depthwise ones, so it has no sparse variant."""
+    """Its only 3x3 kernels are the first layer's and depthwise ones: no sparse variant."""
     with pytest.raises(InputErrors, match="pattern PSD4_P8 covers no layer of 'mobilenet_v2'"):
         es.load_network("mobilenet_v2").with_pattern("PSD4_P8")
 
@@ -139,14 +140,12 @@ def test_layers_of_mobilenet_v2_run(chip: str) -> None:
 
 def test_depthwise_layers_use_one_element_of_a_matrix_array() -> None:
     """Rows take input channels and columns filters; each group of a depthwise layer has one."""
-    network = es.load_network("mobilenet_v2")
-    part = part_of(network, "layers.14.conv1", "layers.14.conv2")
-    dense, mix = es.simulate(part, es.load_hardware("edge_tpu")).layer_rows
-    assert mix.utilization == pytest.approx(1 / (64 * 64))
-    assert dense.utilization > 0.1
+    rows = {row.layer: row for row in bundled("mobilenet_v2", "edge_tpu").layer_rows}
+    assert rows["layers.14.conv2"].utilization == 1 / (64 * 64)
+    assert rows["layers.14.conv1"].utilization > 0.1
 
 
 def test_mobilenet_v2_stays_on_chip() -> None:
     """Weights (2.3 MB) and every map fit into the 8 MiB buffer: only image and result move."""
-    result = es.simulate(es.load_network("mobilenet_v2"), es.load_hardware("edge_tpu"))
+    result = bundled("mobilenet_v2", "edge_tpu")
     assert result.total_dram_bytes == 3 * 32 * 32 + 10
