@@ -1,0 +1,564 @@
+"""Array steps of a layer whose zero weights are skipped: who waits for whom, on the exact mask.
+
+The pre-defined patterns are known before training, so nothing here is a mean over a density: the
+steps are those of the mask that the trainer uses. Gating never changes steps, skipping does.
+
+References
+----------
+Slot rule and patterns: :mod:`energysim.sparsity`. Y.-H. Chen, T.-J. Yang, J. Emer, V. Sze, "Eyeriss
+v2", IEEE JETCAS 9(2), 2019, describes an array whose elements skip zeros and wait for each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from math import prod
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from energysim.axes import Dim
+from energysim.errors import InputError, did_you_mean
+from energysim.sparsity import Mask
+
+Bools = npt.NDArray[np.bool_]
+Ints = npt.NDArray[np.int64]
+
+WeightsWord = Literal["none", "gate", "skip"]
+OrderWord = Literal["natural", "by_slot"]
+OrderChoice = Literal["natural", "by_slot", "auto"]
+
+CHANNELS = (Dim.G, Dim.K, Dim.C)
+"""Dims whose tiles are the array steps."""
+
+TAPS = (Dim.R, Dim.S)
+"""Dims of one kernel: walked inside an array step, skipped where no tap is live."""
+
+REPLICAS = frozenset({Dim.N, Dim.P, Dim.Q})
+"""Dims that no weight has: spread over an axis, they put the same kernels there again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """One dim laid along one array axis."""
+
+    dim: Dim
+    """any but those of :data:`REPLICAS` changes who waits for whom"""
+    count: int
+    """indices of the dim that stand side by side"""
+    axis: str = ""
+    """name of the array axis"""
+    piece: int = 1
+    """consecutive indices that one place of the axis walks through in time, channels only: a
+    temporal loop inside the spatial one. At 1 a tile is ``count`` channels in a row, at m every
+    m-th channel of ``count * m``"""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """What waits together: the kernels of one array step, or of ``pe_queue`` of them."""
+
+    steps: int
+    """deliveries of its busiest port"""
+    groups: tuple[int, ...]
+    """indices along G of its kernels"""
+    filters: tuple[int, ...]
+    """indices along K of its kernels"""
+    channels: tuple[int, ...]
+    """indices along C of its kernels"""
+
+
+@dataclass(frozen=True, slots=True)
+class LockStep:
+    """Array steps of one layer for one output position of every processing element."""
+
+    steps: int
+    """array steps with the zeros skipped (or not); multiply by the trips of the temporal loops over
+    N, P and Q for the steps of a layer"""
+    dense_steps: int
+    """array steps of the dense layer: same array, channels in natural order"""
+    macs: int
+    """multiply-accumulates, zeros included, for one output position"""
+    effective_macs: int
+    """multiply-accumulates with a live weight, for one output position"""
+    places: int
+    """processing elements over which the dims of the weights are spread"""
+    order: tuple[tuple[str, OrderWord], ...]
+    """channel order that was used, by axis"""
+    groups: int
+    """how many groups there are, each of which ends with everyone waiting for the slowest"""
+    max_steps: int
+    """steps of the slowest group"""
+    port_waits: int
+    """cycles that ports stand still because another port of their group is busy, summed over the
+    ports that have a kernel in the group"""
+    lost_cycles: float
+    """steps minus those that each group would take if its ports shared its deliveries evenly"""
+    slowest: Group
+    """the first of the groups with ``max_steps``"""
+
+    @property
+    def ratio(self) -> float:
+        """Steps relative to the dense layer on the same array."""
+        return self.steps / self.dense_steps
+
+    @property
+    def mean_steps(self) -> float:
+        """Mean steps of a group."""
+        return self.steps / self.groups
+
+    @property
+    def utilization(self) -> float:
+        """Live multiply-accumulates per step and place; 0 where nothing is live."""
+        return self.effective_macs / (self.steps * self.places) if self.steps else 0.0
+
+    @property
+    def dense_utilization(self) -> float:
+        """Multiply-accumulates of the dense layer per step and place."""
+        return self.macs / (self.dense_steps * self.places)
+
+
+def lock_step(
+    mask: Mask | Bools,
+    spreads: Iterable[Spread],
+    *,
+    weights: WeightsWord = "skip",
+    order: OrderChoice | Mapping[str, OrderChoice] = "natural",
+    pe_queue: int | None = 1,
+    loops: Sequence[Dim] = (Dim.G, Dim.C, Dim.K),
+    period: int | None = None,
+) -> LockStep:
+    """Count the array steps of a layer exactly.
+
+    Parameters
+    ----------
+    mask : Mask or bool array, shape (G, K, C, R, S)
+        Live weights.
+    spreads : iterable of Spread
+        What stands side by side on the array; all else is temporal. Several spreads of one dim
+        multiply. An output-stationary array spreads K and an output dim, a weight-stationary one C
+        and K.
+    weights : {"none", "gate", "skip"}
+        What the array does with zeros. ``none`` and ``gate`` take the dense steps whatever the mask
+        and the order.
+    order : {"natural", "by_slot", "auto"}, or a mapping of axis to one of them
+        Channels along each axis: as numbered, or grouped by their residue mod ``period`` so that
+        no tile holds two residues. A dim on several axes is grouped if one of them says so.
+        ``auto`` takes the choice with the fewest steps, on a tie the one with the fewest grouped
+        axes. Axes that a mapping leaves out are in natural order.
+    pe_queue : int or None
+        Kernels that each processing element holds, n; None = without limit. See Notes.
+    loops : sequence of Dim
+        G, K and C, outermost first: the order of the array steps. It decides which kernels stand
+        in a queue together and which of several slowest groups is the first, nothing else.
+    period : int, optional
+        Of ``by_slot``. The mask's own unless given; an array or a random mask has none.
+
+    Returns
+    -------
+    LockStep
+
+    Raises
+    ------
+    InputError
+        If an argument is not one of the above, or channels shall be grouped that have no period.
+
+    Notes
+    -----
+    An *array step of the dense nest* sets a tile of channels (G, K, C) on the array. Each live
+    input channel (g, c) has one input port. The processing elements on it belong to different
+    filters k; they can use only what the port delivers, so it delivers the union of their supports,
+    one tap a cycle. Temporal loops over R and S stand inside, wherever the nest has them: two ports
+    need not be at the same tap. R or S spread over the array give each piece of ceil(extent /
+    count) rows or columns a port of its own. Ports that run together wait for the slowest::
+
+        steps = sum over tiles of  max over ports (g, c, piece)  |union over k of support(g, k, c)|
+
+    Where C is temporal only one channel is live and its port waits for nobody. A tile without a
+    live tap takes no step.
+
+    *Queue.* With ``pe_queue = n``, every processing element holds its kernels of n tiles that
+    follow each other in ``loops`` order (the last queue may be shorter) and each port serves them
+    one after the other without waiting; ports wait for each other only at the end of the queue::
+
+        steps = sum over queues of  max over ports  (sum over the n tiles of its deliveries)
+
+    A port is a place on the array here: the channels that stand there in turn share it. Partial
+    sums of different tiles are in flight at once, n at most, and need room. n = 1 is plain lock
+    step. Without limit, the steps are the deliveries of the busiest port in all, which is the
+    mean over the ports where all carry the same and never below it. A queue helps where the slow
+    kernel comes to another port from tile to tile: the FDK does so along K, but along C only where
+    the tile is no multiple of the period. Doubling n never costs steps; adding one may.
+
+    *Classes.* In a periodic mask only residues mod the period P matter: the deliveries of a port
+    follow from the set of residues of the filters in the tile and the residue of its channel, so
+    the tiles fall into few classes, which are counted instead of walked (n = 1).
+
+    Examples
+    --------
+    >>> from energysim.axes import Shape
+    >>> layer = Shape((1, 1, 256, 256, 14, 14, 3, 3), pad=(1, 1), size=(14, 14))
+    >>> array = [Spread(Dim.C, 64, "rows"), Spread(Dim.K, 64, "cols")]
+    >>> mask = Mask.of("PS4_P4", layer)
+    >>> lock_step(mask, array).ratio
+    1.0
+    >>> round(lock_step(mask, array, order={"cols": "by_slot"}).ratio, 3)
+    0.444
+    """
+    array = tuple(spreads)
+    _refuse(array, weights, pe_queue, loops)
+    dims = _dims(mask)
+    if period is None and isinstance(mask, Mask) and mask.periodic:
+        period = mask.pattern.period
+    if period is not None and period < 1:
+        raise InputError(f"period must be at least 1, got {period}")
+    choices = _orders(array, order, grouping=period is not None)
+    if weights != "skip":
+        # Neither mask nor order can matter: the array does what a dense layer makes it do.
+        choices, pe_queue = [dict.fromkeys(choices[0], "natural")], 1
+    results = [
+        _count(mask, dims, array, choice, period or 1, pe_queue, loops, dense=weights != "skip")
+        for choice in choices
+    ]
+    # min takes the first of equals, and the choices come with the fewest grouped axes first.
+    return min(results, key=lambda result: result.steps)
+
+
+# -- arguments -----------------------------------------------------------------------------------
+
+
+def _refuse(
+    array: tuple[Spread, ...], weights: str, pe_queue: int | None, loops: Sequence[Dim]
+) -> None:
+    if weights not in ("none", "gate", "skip"):
+        raise InputError(f"weights must be none, gate or skip, got {weights!r}")
+    if pe_queue is not None and pe_queue < 1:
+        raise InputError(f"pe_queue must be at least 1 (None = without limit), got {pe_queue}")
+    if sorted(loops) != sorted(CHANNELS):
+        given = ", ".join(dim.name for dim in loops) or "none"
+        raise InputError(f"loops must name G, K and C once each, got {given}")
+    for spread in array:
+        where = f"{spread.dim.name} on axis '{spread.axis}'"
+        if spread.count < 1 or spread.piece < 1:
+            raise InputError(
+                f"{where}: count and piece must be at least 1, got {spread.count}, {spread.piece}"
+            )
+        if spread.piece > 1 and spread.dim not in CHANNELS:
+            raise InputError(f"{where}: only G, K and C have pieces, got {spread.piece}")
+
+
+def _dims(mask: Mask | Bools) -> tuple[int, int, int, int, int]:
+    if isinstance(mask, Mask):
+        return mask.dims
+    if mask.ndim != len(CHANNELS) + len(TAPS) or mask.dtype != np.bool_ or not mask.size:
+        raise InputError(
+            f"a mask is a bool array [G, K, C, R, S] with something in it, got {mask.dtype} "
+            f"{list(mask.shape)}"
+        )
+    groups, filters, channels, height, width = mask.shape
+    return groups, filters, channels, height, width
+
+
+def _orders(
+    array: tuple[Spread, ...], order: OrderChoice | Mapping[str, OrderChoice], *, grouping: bool
+) -> list[dict[str, OrderWord]]:
+    """Orders to try, by axis, those with the fewest grouped axes first."""
+    axes = tuple(dict.fromkeys(spread.axis for spread in array))
+    known = ("natural", "by_slot", "auto")
+    given = dict.fromkeys(axes, order) if isinstance(order, str) else dict(order)
+    for axis, word in given.items():
+        if axis not in axes:
+            hint = did_you_mean(axis, axes) or f" Axes in use: {', '.join(axes) or 'none'}"
+            raise InputError(f"order: nothing is spread over an axis named '{axis}'.{hint}")
+        if word not in known:
+            raise InputError(f"order of '{axis}' must be {', '.join(known)}, got {word!r}")
+    busy = {spread.axis for spread in array if spread.dim in CHANNELS}
+    words: list[tuple[OrderWord, ...]] = []
+    for axis in axes:
+        word = given.get(axis, "natural")
+        if word == "by_slot" and not grouping:
+            raise InputError(
+                f"order of '{axis}' is by_slot, but the mask has no period. Give period, or take "
+                "natural"
+            )
+        if word == "auto":
+            both = grouping and axis in busy
+            words.append(("natural", "by_slot") if both else ("natural",))
+        else:
+            words.append((word,))
+    tried = [dict(zip(axes, choice, strict=True)) for choice in product(*words)]
+    return sorted(tried, key=lambda choice: list(choice.values()).count("by_slot"))
+
+
+# -- tiles ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Tiling:
+    """Where each index of a dim stands: in which tile, at which place."""
+
+    tile: Ints
+    place: Ints
+    tiles: int
+    places: int
+
+
+def _tiling(residues: Ints, count: int, piece: int) -> _Tiling:
+    """Cut a dim into tiles that hold one residue each, residues in rising order."""
+    by_residue = np.argsort(residues, kind="stable")
+    members = np.bincount(residues)
+    starts = np.cumsum(members) - members
+    rank = np.empty_like(residues)
+    rank[by_residue] = np.arange(residues.size) - np.repeat(starts, members)
+    block, inside = np.divmod(rank, count * piece)
+    place, turn = np.divmod(inside, piece)
+    own = block * piece + turn
+    tiles = np.zeros(members.size, dtype=np.int64)
+    np.maximum.at(tiles, residues, own + 1)
+    first = np.cumsum(tiles) - tiles
+    return _Tiling(first[residues] + own, place, int(tiles.sum()), int(place.max()) + 1)
+
+
+def _tilings(
+    dims: tuple[int, int, int, int, int],
+    array: tuple[Spread, ...],
+    order: Mapping[str, OrderWord],
+    period: int,
+) -> dict[Dim, _Tiling]:
+    """Tiles of G, K and C."""
+    extents = dict(zip(CHANNELS, dims[: len(CHANNELS)], strict=True))
+    # Slot (g * K + k + g * C + c + 1) mod P: the share of each dim in the sum is its residue.
+    step = {Dim.G: extents[Dim.K] + extents[Dim.C], Dim.K: 1, Dim.C: 1}
+    found = {}
+    for dim, extent in extents.items():
+        own = [spread for spread in array if spread.dim is dim]
+        numbers = np.arange(extent, dtype=np.int64)
+        grouped = any(order[spread.axis] == "by_slot" for spread in own)
+        residues = numbers * step[dim] % period if grouped else np.zeros_like(numbers)
+        count, piece = prod(s.count for s in own), prod(s.piece for s in own)
+        found[dim] = _tiling(residues, count, piece)
+    return found
+
+
+def _tap_pieces(extent: int, array: tuple[Spread, ...], dim: Dim) -> Ints:
+    """First row (or column) of every piece of a kernel."""
+    count = prod(spread.count for spread in array if spread.dim is dim)
+    return np.arange(0, extent, -(-extent // min(count, extent)), dtype=np.int64)
+
+
+# -- deliveries ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Needs:
+    """Deliveries of every kind of port.
+
+    A port of filter tile t, group g and channel c needs ``deliveries[kind[t], port[g, c]]``.
+    """
+
+    deliveries: Ints
+    """shape (kinds of filter tiles, kinds of channels, pieces of a kernel)"""
+    kind: Ints
+    """kind of every filter tile, shape (tiles of K,)"""
+    port: Ints
+    """kind of every channel, shape (G, C)"""
+
+
+def _per_piece(live: Bools, rows: Ints, columns: Ints) -> Ints:
+    """Count the live taps in every piece of kernels ``(..., R, S)``: shape (..., pieces)."""
+    counts = np.add.reduceat(live.astype(np.int64), columns, axis=-1)
+    counts = np.add.reduceat(counts, rows, axis=-2)
+    return counts.reshape(*live.shape[:-2], rows.size * columns.size)
+
+
+def _periodic_needs(mask: Mask, filters: _Tiling, rows: Ints, columns: Ints) -> _Needs:
+    """Needs of a periodic mask: only residues count, of the filters and of the channel."""
+    period = mask.pattern.period
+    height, width = mask.dims[3:]
+    table = _slot_table(mask)
+    held = np.zeros((filters.tiles, period), dtype=np.bool_)
+    held[filters.tile, np.arange(mask.dims[1]) % period] = True
+    kinds, kind = np.unique(held, axis=0, return_inverse=True)
+    number = np.arange(period)
+    by_channel = table[(number[:, None] + number) % period]
+    union = np.zeros((len(kinds), period, height, width), dtype=np.bool_)
+    for residue in range(period):
+        union |= kinds[:, residue, None, None, None] & by_channel[:, residue]
+    groups, _, channels = mask.dims[:3]
+    offset = np.arange(groups) * (mask.dims[1] + channels) + 1
+    port = (offset[:, None] + np.arange(channels)) % period
+    return _Needs(_per_piece(union, rows, columns), kind.reshape(-1), port)
+
+
+def _slot_table(mask: Mask) -> Bools:
+    """Supports of the slots of a periodic mask, shape (P, R, S)."""
+    height, width = mask.dims[3:]
+    if mask.pattern.dense:
+        return np.ones((1, height, width), dtype=np.bool_)
+    table = np.zeros((mask.pattern.period, height * width), dtype=np.bool_)
+    for slot, taps in enumerate(mask.pattern.slots):
+        table[slot, list(taps)] = True
+    return table.reshape(-1, height, width)
+
+
+def _array_needs(live: Bools, filters: _Tiling, rows: Ints, columns: Ints) -> _Needs:
+    """Needs of any mask: every filter tile and every channel is a kind of its own."""
+    groups, _, channels, height, width = live.shape
+    by_tile = np.argsort(filters.tile, kind="stable")
+    starts = np.searchsorted(filters.tile[by_tile], np.arange(filters.tiles))
+    union = np.logical_or.reduceat(live[:, by_tile], starts, axis=1)
+    union = union.transpose(1, 0, 2, 3, 4).reshape(filters.tiles, -1, height, width)
+    port = np.arange(groups * channels, dtype=np.int64).reshape(groups, channels)
+    return _Needs(_per_piece(union, rows, columns), np.arange(filters.tiles, dtype=np.int64), port)
+
+
+def _ports(needs: _Needs, groups: _Tiling, channels: _Tiling) -> Ints:
+    """Kind of channel at every place, -1 at an empty one: (tiles of G, tiles of C, places)."""
+    at = np.full((groups.tiles, channels.tiles, groups.places, channels.places), -1, dtype=np.int64)
+    at[groups.tile[:, None], channels.tile[None], groups.place[:, None], channels.place[None]] = (
+        needs.port
+    )
+    return at.reshape(groups.tiles, channels.tiles, -1)
+
+
+# -- steps ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """Steps of the groups, and what their ports wait."""
+
+    steps: int
+    groups: int
+    port_waits: int
+    lost: float
+    slowest: tuple[Ints, Ints, Ints]
+    """tiles of G, K and C of the slowest group"""
+    max_steps: int
+
+
+def _plain(needs: _Needs, ports: Ints, axes: tuple[int, ...], *, alike: bool) -> _Waiting:
+    """Lock step without a queue: tiles that are alike are counted, not walked."""
+    places = ports.reshape(-1, ports.shape[-1])
+    kinds = _alike(places, needs.deliveries.shape[1]) if alike else None
+    first, kind = kinds or (np.arange(len(places)), np.arange(len(places)))
+    there = places[first] >= 0
+    # (kinds of filter tiles, kinds of channel tiles, places, pieces)
+    loads = np.where(there[..., None], needs.deliveries[:, places[first]], 0)
+    slow, total = loads.max(axis=(-1, -2)), loads.sum(axis=(-1, -2))
+    live = there.sum(axis=-1) * needs.deliveries.shape[-1]
+    times = np.outer(
+        np.bincount(needs.kind, minlength=len(slow)), np.bincount(kind, minlength=len(first))
+    )
+    most = int(slow.max())
+    grid = (slow == most)[needs.kind][:, kind].reshape(-1, *ports.shape[:2])
+    hits = grid.transpose(1, 0, 2).transpose(axes)
+    where = np.unravel_index(int(hits.argmax()), hits.shape)
+    tile = [np.zeros(1, dtype=np.int64)] * len(CHANNELS)
+    for axis, index in zip(axes, where, strict=True):
+        tile[axis] = np.array([index])
+    return _Waiting(
+        steps=int((times * slow).sum()),
+        groups=int(times.sum()),
+        port_waits=int((times * (slow * live - total)).sum()),
+        lost=float((times * (slow - total / live)).sum()),
+        slowest=(tile[0], tile[1], tile[2]),
+        max_steps=most,
+    )
+
+
+def _alike(places: Ints, kinds: int) -> tuple[Ints, Ints]:
+    """First of the channel tiles with the same channels by kind, and which each tile is like."""
+    number = np.arange(len(places))[:, None]
+    # One column more takes the empty places.
+    counts = np.bincount(
+        (number * (kinds + 1) + places % (kinds + 1)).ravel(), minlength=len(places) * (kinds + 1)
+    )
+    _, first, kind = np.unique(
+        counts.reshape(len(places), -1), axis=0, return_index=True, return_inverse=True
+    )
+    return first, kind.reshape(-1)
+
+
+def _queued(needs: _Needs, ports: Ints, axes: tuple[int, ...], size: int | None) -> _Waiting:
+    """Ports that wait for each other once in ``size`` tiles."""
+    there = ports >= 0
+    loads = np.where(there[..., None], needs.deliveries[:, ports][needs.kind], 0)
+    shape = (ports.shape[0], needs.kind.size, ports.shape[1])
+    grid = loads.reshape(shape[1], shape[0], shape[2], -1).transpose(1, 0, 2, 3)
+    tiles = prod(shape)
+    walk = grid.transpose(*axes, 3).reshape(tiles, -1)
+    used = np.broadcast_to(there[:, None, :, :, None], (*shape, *loads.shape[-2:]))
+    used_walk = used.reshape(*shape, -1).transpose(*axes, 3).reshape(tiles, -1)
+    starts = np.arange(0, tiles, size or tiles)
+    sums = np.add.reduceat(walk, starts, axis=0)
+    live = np.logical_or.reduceat(used_walk, starts, axis=0).sum(axis=-1)
+    slow, total = sums.max(axis=-1), sums.sum(axis=-1)
+    worst = int(slow.argmax())
+    span = np.arange(starts[worst], min(starts[worst] + (size or tiles), tiles))
+    where = np.unravel_index(span, tuple(shape[axis] for axis in axes))
+    tile = [np.zeros(1, dtype=np.int64)] * len(CHANNELS)
+    for axis, index in zip(axes, where, strict=True):
+        tile[axis] = np.unique(index)
+    return _Waiting(
+        steps=int(slow.sum()),
+        groups=starts.size,
+        port_waits=int((slow * live - total).sum()),
+        lost=float((slow - total / live).sum()),
+        slowest=(tile[0], tile[1], tile[2]),
+        max_steps=int(slow[worst]),
+    )
+
+
+def _count(
+    mask: Mask | Bools,
+    dims: tuple[int, int, int, int, int],
+    array: tuple[Spread, ...],
+    order: Mapping[str, OrderWord],
+    period: int,
+    pe_queue: int | None,
+    loops: Sequence[Dim],
+    *,
+    dense: bool,
+) -> LockStep:
+    """Steps for one channel order."""
+    tilings = _tilings(dims, array, order, period)
+    rows, columns = (
+        _tap_pieces(extent, array, dim) for dim, extent in zip(TAPS, dims[3:], strict=True)
+    )
+    periodic = isinstance(mask, Mask) and mask.periodic
+    if isinstance(mask, Mask) and mask.periodic:
+        needs = _periodic_needs(mask, tilings[Dim.K], rows, columns)
+    else:
+        live = mask.array() if isinstance(mask, Mask) else mask
+        needs = _array_needs(live, tilings[Dim.K], rows, columns)
+    kernel = _per_piece(np.ones(dims[3:], dtype=np.bool_), rows, columns)
+    if dense:
+        needs = _Needs(np.broadcast_to(kernel, needs.deliveries.shape), needs.kind, needs.port)
+    ports = _ports(needs, tilings[Dim.G], tilings[Dim.C])
+    axes = tuple(CHANNELS.index(dim) for dim in loops)
+    if pe_queue == 1:
+        waiting = _plain(needs, ports, axes, alike=periodic)
+    else:
+        waiting = _queued(needs, ports, axes, pe_queue)
+    natural = _tilings(dims, array, {spread.axis: "natural" for spread in array}, 1)
+    members = [
+        tuple(np.flatnonzero(np.isin(tilings[dim].tile, tiles)).tolist())
+        for dim, tiles in zip(CHANNELS, waiting.slowest, strict=True)
+    ]
+    return LockStep(
+        steps=waiting.steps,
+        dense_steps=prod(tiling.tiles for tiling in natural.values()) * int(kernel.max()),
+        macs=prod(dims),
+        effective_macs=mask.nonzeros if isinstance(mask, Mask) else int(mask.sum()),
+        places=prod(spread.count for spread in array if spread.dim not in REPLICAS),
+        order=tuple(order.items()),
+        groups=waiting.groups,
+        max_steps=waiting.max_steps,
+        port_waits=waiting.port_waits,
+        lost_cycles=waiting.lost,
+        slowest=Group(waiting.max_steps, members[0], members[1], members[2]),
+    )
