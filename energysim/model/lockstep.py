@@ -12,7 +12,7 @@ v2", IEEE JETCAS 9(2), 2019, describes an array whose elements skip zeros and wa
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from math import prod
 from typing import Literal
@@ -377,14 +377,13 @@ def _per_piece(live: Bools, rows: Ints, columns: Ints) -> Ints:
 def _periodic_needs(mask: Mask, filters: _Tiling, rows: Ints, columns: Ints) -> _Needs:
     """Needs of a periodic mask: only residues count, of the filters and of the channel."""
     period = mask.pattern.period
-    height, width = mask.dims[3:]
     table = _slot_table(mask)
     held = np.zeros((filters.tiles, period), dtype=np.bool_)
     held[filters.tile, np.arange(mask.dims[1]) % period] = True
     kinds, kind = np.unique(held, axis=0, return_inverse=True)
     number = np.arange(period)
     by_channel = table[(number[:, None] + number) % period]
-    union = np.zeros((len(kinds), period, height, width), dtype=np.bool_)
+    union = np.zeros((len(kinds), *table.shape), dtype=np.bool_)
     for residue in range(period):
         union |= kinds[:, residue, None, None, None] & by_channel[:, residue]
     groups, _, channels = mask.dims[:3]
@@ -395,13 +394,10 @@ def _periodic_needs(mask: Mask, filters: _Tiling, rows: Ints, columns: Ints) -> 
 
 def _slot_table(mask: Mask) -> Bools:
     """Supports of the slots of a periodic mask, shape (P, R, S)."""
-    height, width = mask.dims[3:]
-    if mask.pattern.dense:
-        return np.ones((1, height, width), dtype=np.bool_)
-    table = np.zeros((mask.pattern.period, height * width), dtype=np.bool_)
-    for slot, taps in enumerate(mask.pattern.slots):
-        table[slot, list(taps)] = True
-    return table.reshape(-1, height, width)
+    period = mask.pattern.period
+    # The filters 0 .. P - 1 of a lone channel stand in the slots 1 .. P - 1, 0.
+    column = replace(mask, dims=(1, period, 1, *mask.dims[3:])).array()[0, :, 0]
+    return np.roll(column, 1, axis=0)
 
 
 def _array_needs(live: Bools, filters: _Tiling, rows: Ints, columns: Ints) -> _Needs:
