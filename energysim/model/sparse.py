@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from energysim.axes import Shape, Tensor
-from energysim.sparsity import Mask, cheapest
+from energysim.sparsity import RUN_BITS, Mask, all_formats, block_entries, cheapest
 
 Ints = npt.NDArray[np.int64]
 
-ONCE_PER_LAYER = frozenset({"periodic"})
+ONCE_PER_LAYER = frozenset(name for name, each in all_formats().items() if each.once)
 """Formats whose metadata is one table a layer: loaded once, not with every tile."""
 
 
@@ -30,6 +30,8 @@ class WeightStore:
     """of the stored values [bit]"""
     metadata_bits: int
     """of the stored indices, bitmaps or tables [bit]"""
+    weight_bits: int
+    """width of one weight [bit]"""
 
     @classmethod
     def of(cls, mask: Mask, bits: int, formats: Iterable[str]) -> WeightStore:
@@ -41,11 +43,11 @@ class WeightStore:
         bits : int
             Width of a weight [bit].
         formats : iterable of str
-            Names of :data:`energysim.sparsity.FORMATS`; a format that cannot hold the mask is
+            Names of :func:`energysim.sparsity.all_formats`; a format that cannot hold the mask is
             passed over.
         """
         name, stored = cheapest(mask, bits, formats)
-        return cls(mask, name, mask.total, stored.values, stored.metadata)
+        return cls(mask, name, mask.total, stored.values, stored.metadata, bits)
 
     @property
     def total_bits(self) -> int:
@@ -69,8 +71,8 @@ class WeightStore:
 
     @property
     def stored(self) -> int:
-        """Weights that are stored: all of them in the dense format, else those that may be live."""
-        return self.elements if self.format == "dense" else self.mask.nonzeros
+        """Weights that are stored: those that may be live, and zeros where the format has some."""
+        return self.values_bits // self.weight_bits
 
     def stored_elements(self, dense_count: int) -> int:
         """Stored weights among a dense count of moved ones, to the nearest."""
@@ -78,6 +80,9 @@ class WeightStore:
 
     def tile_bits(self, shape: Shape, k_tiles: Ints, c_tiles: Ints, kernel: int) -> Ints:
         """Room that the fullest tile of one group needs, for all pairs of tile sizes.
+
+        What one tile takes exactly, wherever it lies, says
+        :func:`energysim.sparsity.tile_bits`.
 
         Parameters
         ----------
@@ -94,11 +99,34 @@ class WeightStore:
         """
         dense = np.multiply.outer(k_tiles, c_tiles) * kernel
         if self.format == "dense":
-            plain: Ints = dense * (self.values_bits // self.elements)
+            plain: Ints = dense * self.weight_bits
             return plain
+        if self.format == "nm":
+            return self._block_bits(k_tiles, c_tiles, kernel)
         live = np.minimum(dense, self.mask.max_tile_nonzeros(k_tiles, c_tiles))
-        values: Ints = live * (self.values_bits // self.mask.nonzeros)
+        values: Ints = live * self.weight_bits
+        if self.format == "cp":  # indices inside a tile are no wider than those of the layer
+            return values + live * sum((each - 1).bit_length() for each in self.mask.dims)
+        if self.format == "rle":  # a zero is stored after 2**RUN_BITS others at the soonest
+            pairs: Ints = (live + ((dense - live) >> RUN_BITS)) * (self.weight_bits + RUN_BITS)
+            return pairs
         if self.format in ONCE_PER_LAYER:
             return values + self.metadata_bits
         metadata: Ints = -(-dense * self.metadata_bits // shape.elements(Tensor.WEIGHT))
         return values + metadata
+
+    def _block_bits(self, k_tiles: Ints, c_tiles: Ints, kernel: int) -> Ints:
+        """Room for the fullest tile of an N:M mask: a tile that cuts a block holds part of it."""
+        blocks = self.mask.pattern.blocks
+        assert blocks is not None  # or the format couldn't hold the mask
+        channels = self.mask.dims[2]
+        fullest = [
+            max(
+                block_entries(blocks, first, min(first + tile, channels))
+                for first in range(0, channels, tile)
+            )
+            for tile in map(int, c_tiles)
+        ]
+        entries = np.multiply.outer(k_tiles, np.array(fullest, dtype=np.int64)) * kernel
+        bits: Ints = entries * (self.weight_bits + (blocks[1] - 1).bit_length())
+        return bits
