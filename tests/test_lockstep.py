@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import math
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import permutations, product
+from itertools import permutations, product, zip_longest
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -48,11 +50,12 @@ class Walk:
 
 
 def cut(classes: Iterable[list[int]], spreads: Sequence[Spread], dim: Dim) -> list[dict[int, int]]:
-    """Tiles of a dim, each a mapping of place to index."""
+    """Tiles of a dim, each a mapping of place to index; the classes take turns."""
     count = math.prod(s.count for s in spreads if s.dim is dim)
     piece = math.prod(s.piece for s in spreads if s.dim is dim)
-    tiles = []
+    by_class: list[list[dict[int, int]]] = []
     for members in classes:
+        by_class.append([])
         rest = members
         while rest:
             block, rest = rest[: count * piece], rest[count * piece :]
@@ -60,8 +63,8 @@ def cut(classes: Iterable[list[int]], spreads: Sequence[Spread], dim: Dim) -> li
             for turn in range(piece):
                 tile = {i: walk[turn] for i, walk in enumerate(walks) if turn < len(walk)}
                 if tile:
-                    tiles.append(tile)
-    return tiles
+                    by_class[-1].append(tile)
+    return [tile for row in zip_longest(*by_class) for tile in row if tile]
 
 
 def chunks(extent: int, spreads: Sequence[Spread], dim: Dim) -> list[list[int]]:
@@ -368,6 +371,51 @@ def test_an_output_stationary_array_waits_for_nobody() -> None:
     assert (found.port_waits, found.lost_cycles, found.utilization) == (0, 0.0, 1.0)
     assert found.places == 64
     assert lock_step(mask, spreads).ratio == 1.0
+
+
+# --- the record of benchmarks/lockstep.py ---------------------------------------------------------
+
+RECORD = Path(__file__).parents[1] / "benchmarks" / "lockstep.csv"
+
+
+def recorded() -> list[dict[str, str]]:
+    with RECORD.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("dataflow", ["weight_stationary", "output_stationary"])
+def test_the_recorded_ratios_are_those_of_today(dataflow: str) -> None:
+    rows = [row for row in recorded() if row["dataflow"] == dataflow]
+    assert len(rows) == 5 * 4 * 4
+    along_rows = Dim.C if dataflow == "weight_stationary" else Dim.P
+    for row in rows:
+        side, channels = int(row["array"].partition("x")[0]), int(row["channels"])
+        spreads = (Spread(along_rows, side, "rows"), Spread(Dim.K, side, "cols"))
+        mask, columns = layer(row["pattern"], channels, channels), {"cols": "by_slot"}
+        now = {
+            "natural": lock_step(mask, spreads),
+            "columns": lock_step(mask, spreads, order=columns),
+            "both": lock_step(mask, spreads, order="by_slot"),
+            "auto": lock_step(mask, spreads, order="auto"),
+            "queue_8": lock_step(mask, spreads, order=columns, pe_queue=8),
+        }
+        assert {name: str(round(found.ratio, 4)) for name, found in now.items()} == {
+            name: row[name] for name in now
+        }, row
+        assert int(row["dense_steps"]) == now["natural"].dense_steps
+        assert row["auto_utilization"] == str(round(now["auto"].utilization, 4))
+
+
+def test_when_a_pattern_saves_cycles() -> None:
+    # Grouped, all that the mask can save is saved where every residue fills the columns; in natural
+    # order nothing is where the columns hold a whole period.
+    for row in recorded():
+        side, channels = int(row["array"].partition("x")[0]), int(row["channels"])
+        period = PATTERNS[row["pattern"]].period
+        if channels % period == 0 and channels // period >= side:
+            assert float(row["auto"]) == pytest.approx(float(row["density"]), abs=1e-4)
+        if side >= period:
+            assert float(row["natural"]) == 1
 
 
 # --- properties -----------------------------------------------------------------------------------

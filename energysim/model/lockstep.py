@@ -190,8 +190,9 @@ def lock_step(
     sums of different tiles are in flight at once, n at most, and need room. n = 1 is plain lock
     step. Without limit, the steps are the deliveries of the busiest port in all, which is the
     mean over the ports where all carry the same and never below it. A queue helps where the slow
-    kernel comes to another port from tile to tile: the FDK does so along K, but along C only where
-    the tile is no multiple of the period. Doubling n never costs steps; adding one may.
+    kernel comes to another port from tile to tile: the FDK does so along K if grouped by slot
+    (tiles that follow each other have different residues), but along C only where the tile is no
+    multiple of the period. Doubling n never costs steps; adding one may.
 
     *Classes.* In a periodic mask only residues mod the period P matter: the deliveries of a port
     follow from the set of residues of the filters in the tile and the residue of its channel, so
@@ -307,7 +308,7 @@ class _Tiling:
 
 
 def _tiling(residues: Ints, count: int, piece: int) -> _Tiling:
-    """Cut a dim into tiles that hold one residue each, residues in rising order."""
+    """Cut a dim into tiles that hold one residue each; the tiles take the residues in turn."""
     by_residue = np.argsort(residues, kind="stable")
     members = np.bincount(residues)
     starts = np.cumsum(members) - members
@@ -316,10 +317,9 @@ def _tiling(residues: Ints, count: int, piece: int) -> _Tiling:
     block, inside = np.divmod(rank, count * piece)
     place, turn = np.divmod(inside, piece)
     own = block * piece + turn
-    tiles = np.zeros(members.size, dtype=np.int64)
-    np.maximum.at(tiles, residues, own + 1)
-    first = np.cumsum(tiles) - tiles
-    return _Tiling(first[residues] + own, place, int(tiles.sum()), int(place.max()) + 1)
+    # Neighbours of different residues put a dense kernel on another port in every tile of a queue.
+    _, tile = np.unique(own * members.size + residues, return_inverse=True)
+    return _Tiling(tile, place, int(tile.max()) + 1, int(place.max()) + 1)
 
 
 def _tilings(
