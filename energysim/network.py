@@ -75,12 +75,15 @@ class _LayerSpec(_Spec):
     """unique in the network"""
 
 
-class _OneInput(_LayerSpec):
-    input: Name | None = None
-    """an earlier layer, or ``input`` for the network's input; by default the layer before"""
+class _Reader(_LayerSpec):
+    input: Name | Annotated[tuple[Name, ...], Field(min_length=1)] | None = None
+    """an earlier layer, or ``input`` for the network's input; by default the layer before. A list
+    joins the channels of several (concatenation)"""
+    channels: Count | None = None
+    """read only so many of the input's channels (channel split); by default all"""
 
 
-class _Window(_OneInput):
+class _Window(_Reader):
     stride: PairField = 1
     """step of the window, one integer or [height, width]"""
     pad: PadField = 0
@@ -124,7 +127,7 @@ class DepthwiseSpec(_Window):
     """pre-defined sparse kernels of this layer"""
 
 
-class LinearSpec(_OneInput):
+class LinearSpec(_Reader):
     """A fully connected layer over the flattened input."""
 
     kind: Literal[LayerKind.LINEAR]
@@ -135,7 +138,7 @@ class LinearSpec(_OneInput):
     """one added number per output"""
 
 
-class PoolSpec(_OneInput):
+class PoolSpec(_Reader):
     """The maximum or the average over a window, channel by channel."""
 
     kind: Literal[LayerKind.POOL]
@@ -205,6 +208,8 @@ class Layer:
     """followed by batch normalisation"""
     mode: PoolMode | None = None
     """of a pool"""
+    channels: int | None = None
+    """how many channels of its inputs it reads, where the file says so"""
 
     @property
     def has_weights(self) -> bool:
@@ -554,9 +559,8 @@ class _Place:
 
 
 def _inputs_of(record: LayerSpec, previous: str) -> tuple[str, ...]:
-    if isinstance(record, AddSpec):
-        return record.input
-    return (record.input or previous,)
+    named = record.input or previous
+    return (named,) if isinstance(named, str) else named
 
 
 def _bad_reference(name: str, reader: str, all_names: set[str], earlier: list[str]) -> str:
@@ -577,19 +581,11 @@ def _build_layer(
     if len(known) < len(sizes):
         return None
     shape: Shape | None
-    match record:
-        case ConvSpec():
-            shape = _conv_shape(record, known[0], at)
-        case DepthwiseSpec():
-            channels = known[0][0]
-            shape = _window_shape(record, known[0], (channels, 1, 1), at)
-        case LinearSpec():
-            channels, height, width = known[0]
-            shape = Shape((1, 1, record.out, channels * height * width, 1, 1, 1, 1))
-        case PoolSpec():
-            shape = _pool_shape(record, known[0], at)
-        case AddSpec():
-            shape = _add_shape(inputs, known, at)
+    if isinstance(record, AddSpec):
+        shape = _add_shape(inputs, known, at)
+    else:
+        size = _joined(record.channels, inputs, known, at)
+        shape = _reader_shape(record, size, at) if size is not None else None
     if shape is None:
         return None
     return Layer(
@@ -602,7 +598,50 @@ def _build_layer(
         bias=isinstance(record, ConvSpec | DepthwiseSpec | LinearSpec) and record.bias,
         batch_norm=isinstance(record, ConvSpec | DepthwiseSpec) and record.batch_norm,
         mode=record.mode if isinstance(record, PoolSpec) else None,
+        channels=None if isinstance(record, AddSpec) else record.channels,
     )
+
+
+def _joined(
+    wanted: int | None, inputs: tuple[str, ...], sizes: list[Volume], at: _Place
+) -> Volume | None:
+    """Size of what a layer reads: the channels of all inputs together, or as many as it wants.
+
+    Nothing is moved for it. Each channel is read where its producer put it, so which of them are
+    read, and in which order (a channel shuffle), makes no difference to any count.
+    """
+    _, height, width = sizes[0]
+    if any(size[1:] != (height, width) for size in sizes):
+        at.problem(
+            "input",
+            "height and width of layers that are read together must be equal, got"
+            f" {_operands(inputs, sizes)}",
+        )
+        return None
+    channels = sum(size[0] for size in sizes)
+    if wanted is not None and wanted > channels:
+        at.problem("channels", f"there are {channels} channels to read, got {wanted}")
+        return None
+    return wanted or channels, height, width
+
+
+def _operands(inputs: tuple[str, ...], sizes: list[Volume]) -> str:
+    return ", ".join(f"{name!r} {list(size)}" for name, size in zip(inputs, sizes, strict=True))
+
+
+def _reader_shape(
+    record: ConvSpec | DepthwiseSpec | LinearSpec | PoolSpec, size: Volume, at: _Place
+) -> Shape | None:
+    channels, height, width = size
+    match record:
+        case ConvSpec():
+            return _conv_shape(record, size, at)
+        case DepthwiseSpec():
+            return _window_shape(record, size, (channels, 1, 1), at)
+        case LinearSpec():
+            return Shape((1, 1, record.out, channels * height * width, 1, 1, 1, 1))
+        case PoolSpec():
+            return _pool_shape(record, size, at)
 
 
 def _own_pattern(record: ConvSpec | DepthwiseSpec, at: _Place) -> str:
@@ -649,11 +688,10 @@ def _add_shape(inputs: tuple[str, ...], sizes: list[Volume], at: _Place) -> Shap
         at.problem("input", f"an add needs two or more layers to add, got {len(sizes)}")
         return None
     if len(set(sizes)) > 1:
-        operands = ", ".join(
-            f"{name!r} {list(size)}" for name, size in zip(inputs, sizes, strict=True)
-        )
         at.problem(
-            "input", f"channels, height and width of the operands must be equal, got {operands}"
+            "input",
+            "channels, height and width of the operands must be equal, got"
+            f" {_operands(inputs, sizes)}",
         )
         return None
     channels, height, width = sizes[0]
