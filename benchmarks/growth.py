@@ -68,10 +68,10 @@ def plot(rows: list[Row]) -> plt.Figure:
                 axes.plot(across, up, "o-", color=colour, markersize=4, linewidth=1.4)
                 axes.annotate(
                     name,
-                    (across[-1], up[-1]),
+                    (across[0], up[0]),
                     xytext=(0, 6),
                     textcoords="offset points",
-                    ha="right",
+                    ha="left",
                     va="bottom",
                     color=colour,
                 )

@@ -39,8 +39,8 @@ class Solved:
     trips: tuple[int, ...]
     certificate: Certificate
     others: tuple[RunnerUp, ...]
-    counts: Counts | None = None
-    """of the mapping, if it was searched and not known"""
+    counts: Counts
+    """of the mapping alone (B = 1)"""
 
 
 def solve(problem: Problem, cache: Cache | None) -> Solved:
@@ -217,16 +217,16 @@ def _read(problem: Problem, entry: Any) -> Solved | None:
             RunnerUp(_loops(other["loops"]), _measure(other["measure"]))
             for other in entry["others"]
         )
-        if not _fits(problem, nest, trips):
+        counts = count(problem.shape, nest, np.array([trips], dtype=np.int64), problem.rules)
+        if not _fits(problem, nest, trips, counts):
             return None
     except (EnergysimError, ValidationError, AttributeError, KeyError, TypeError, ValueError):
         return None
-    return Solved(loops, nest, trips, certificate, others)
+    return Solved(loops, nest, trips, certificate, others, counts)
 
 
-def _fits(problem: Problem, nest: Nest, trips: tuple[int, ...]) -> bool:
+def _fits(problem: Problem, nest: Nest, trips: tuple[int, ...], counts: Counts) -> bool:
     hardware, shape = problem.hardware, problem.shape
-    counts = count(shape, nest, np.array([trips], dtype=np.int64), problem.rules)
     rooms = occupancy(hardware, shape, nest, trips, counts, problem.store, problem.residency)
     return all(room.excess_bits <= 0 for room in rooms)
 
