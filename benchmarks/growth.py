@@ -68,7 +68,7 @@ def plot(rows: list[Row]) -> plt.Figure:
                 axes.plot(across, up, "o-", color=colour, markersize=4, linewidth=1.4)
                 axes.annotate(
                     name,
-                    (across[0], up[0]),
+                    (across[0], max(up)),
                     xytext=(0, 6),
                     textcoords="offset points",
                     ha="left",
