@@ -97,7 +97,7 @@ class WeightStore:
         int array, shape (A, B)
             [bit]
         """
-        dense = np.multiply.outer(k_tiles, c_tiles) * kernel
+        dense: Ints = np.multiply.outer(k_tiles, c_tiles) * kernel
         if self.format == "dense":
             plain: Ints = dense * self.weight_bits
             return plain
@@ -106,7 +106,8 @@ class WeightStore:
         live = np.minimum(dense, self.mask.max_tile_nonzeros(k_tiles, c_tiles))
         values: Ints = live * self.weight_bits
         if self.format == "cp":  # indices inside a tile are no wider than those of the layer
-            return values + live * sum((each - 1).bit_length() for each in self.mask.dims)
+            coordinates: Ints = live * sum((each - 1).bit_length() for each in self.mask.dims)
+            return values + coordinates
         if self.format == "rle":  # a zero is stored after 2**RUN_BITS others at the soonest
             pairs: Ints = (live + ((dense - live) >> RUN_BITS)) * (self.weight_bits + RUN_BITS)
             return pairs
