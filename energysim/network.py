@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from energysim.axes import Dim, Shape, Tensor
 from energysim.errors import InputError, InputErrors, did_you_mean
-from energysim.sparsity import SIDE, Mask, Pattern, get_pattern
+from energysim.sparsity import SIDE, Mask, Pattern, get_pattern, problems_of
 
 LIMIT = 2**20
 """Every integer of a network file is smaller than this."""
@@ -70,6 +70,23 @@ class _Spec(BaseModel):
     )
 
 
+class PatternSpec(_Spec):
+    """A periodic pattern of one's own: see :meth:`energysim.sparsity.Pattern.of`."""
+
+    supports: Annotated[tuple[tuple[Margin, ...], ...], Field(min_length=1)]
+    """live taps of each kernel variant, numbered row by row from 0"""
+    period: Count | None = None
+    """kernels after which the variants start anew; by default fdk_every, or without one the number
+    of supports"""
+    fdk_every: Count | None = None
+    """one fully dense kernel in so many; by default none"""
+    kernel: PairField | None = None
+    """taps, one integer or [height, width]; by default that of the layer, or 3 for a variant"""
+
+
+PatternField = str | PatternSpec
+
+
 class _LayerSpec(_Spec):
     name: Name
     """unique in the network"""
@@ -108,8 +125,8 @@ class ConvSpec(_Window):
     """one added number per output channel"""
     batch_norm: bool = False
     """followed by batch normalisation (two parameters per channel)"""
-    pattern: str = "dense"
-    """pre-defined sparse kernels of this layer"""
+    pattern: PatternField = "dense"
+    """pre-defined sparse kernels of this layer: a name, N:M such as 2:4, or own supports"""
 
 
 class DepthwiseSpec(_Window):
@@ -123,8 +140,8 @@ class DepthwiseSpec(_Window):
     """one added number per channel"""
     batch_norm: bool = False
     """followed by batch normalisation (two parameters per channel)"""
-    pattern: str = "dense"
-    """pre-defined sparse kernels of this layer"""
+    pattern: PatternField = "dense"
+    """pre-defined sparse kernels of this layer: a name, N:M such as 2:4, or own supports"""
 
 
 class LinearSpec(_Reader):
@@ -182,8 +199,8 @@ class NetworkSpec(_Spec):
     """in the order of computation"""
     base: Name | None = None
     """name of a dense network, in place of ``input`` and ``layers``"""
-    pattern: str | None = None
-    """laid over the base: every convolution larger than 1x1 but the first"""
+    pattern: PatternField | None = None
+    """laid over the base: every convolution larger than 1x1 but the first, N:M on 1x1 ones too"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +218,7 @@ class Layer:
     pattern: str = "dense"
     """name of its pre-defined sparsity"""
     seed: int = 0
-    """of a random pattern: the layer's place in the network"""
+    """of a random or N:M pattern: the layer's place in the network"""
     bias: bool = False
     """one added number per output channel"""
     batch_norm: bool = False
@@ -306,7 +323,7 @@ class Network:
         raise InputError(f"network {self.name} has no layer named {name!r}.{near}")
 
     def with_pattern(self, name: str) -> Network:
-        """Lay a pattern over every convolution larger than 1x1 but the first.
+        """Lay a pattern over every convolution larger than 1x1 but the first, N:M on 1x1 ones too.
 
         Parameters
         ----------
@@ -351,6 +368,7 @@ def _lay_over(network: Network, pattern: Pattern) -> tuple[tuple[Layer, ...], li
 
     As in the authors' code, the first convolution, 1x1 convolutions and linear layers stay dense;
     so do depthwise ones, where a sparse kernel would hide taps of its channel from every output.
+    N:M thins out channels and not taps, so it covers 1x1 convolutions too.
     """
     if network.pattern != "dense":
         return network.layers, [
@@ -372,13 +390,13 @@ def _lay_over(network: Network, pattern: Pattern) -> tuple[tuple[Layer, ...], li
         shape = layer.shape
         height, width = shape[Dim.R], shape[Dim.S]
         depthwise = shape[Dim.K] == shape[Dim.C] == 1
-        if depthwise or height == width == 1:
+        if depthwise or (height == width == 1 and pattern.blocks is None):
             continue
         if not pattern.fits(height, width):
+            own = "x".join(map(str, pattern.kernel or ()))
             problems.append(
                 f"layer {layer.name!r} has a {height}x{width} kernel; pattern {pattern.name} is"
-                f" defined for {SIDE}x{SIDE} kernels. Give the layers that it suits a `pattern:`"
-                " of their own"
+                f" defined for {own} kernels. Give the layers that it suits a `pattern:` of their own"
             )
         layers[index] = replace(layer, pattern=pattern.name)
         covered += 1
@@ -465,7 +483,7 @@ def _build_variant(
     if spec.pattern is None:
         report.add(("base",), f"a variant of {spec.base!r} needs a `pattern:` to lay over it")
     else:
-        pattern = _find_pattern(spec.pattern, ("pattern",), report)
+        pattern = _find_pattern(spec.pattern, ("pattern",), report, kernel=(SIDE, SIDE))
     try:
         base = resolve_base(spec.base)
     except InputErrors:
@@ -488,9 +506,20 @@ def _build_variant(
     return Network(spec.name, spec.source, layers, base.input_size, base.name, pattern.name)
 
 
-def _find_pattern(name: str, loc: Location, report: _Report) -> Pattern | None:
+def _find_pattern(
+    given: PatternField, loc: Location, report: _Report, *, kernel: Pair
+) -> Pattern | None:
+    """Find a pattern by name, or make one of a user's own supports; ``kernel`` is the usual one."""
+    if isinstance(given, PatternSpec):
+        own = kernel if given.kernel is None else _pair(given.kernel)
+        problems = problems_of(given.supports, own, given.period, given.fdk_every)
+        for inner, message in problems:
+            report.add((*loc, *inner), message)
+        if problems:
+            return None
+        return Pattern.of(given.supports, own, period=given.period, fdk_every=given.fdk_every)
     try:
-        return get_pattern(name)
+        return get_pattern(given)
     except InputError as error:
         report.add(loc, str(error))
         return None
@@ -645,15 +674,18 @@ def _reader_shape(
 
 
 def _own_pattern(record: ConvSpec | DepthwiseSpec, at: _Place) -> str:
-    pattern = _find_pattern(record.pattern, ("layers", at.index, "pattern"), at.report)
+    kernel = _pair(record.kernel)
+    where = ("layers", at.index, "pattern")
+    pattern = _find_pattern(record.pattern, where, at.report, kernel=kernel)
     if pattern is None:
         return "dense"
-    height, width = _pair(record.kernel)
-    if not pattern.fits(height, width):
+    if not pattern.fits(*kernel):
+        at.problem("pattern", f"{pattern.misfit(*kernel)}; leave it out or use dense")
+    if pattern.blocks is not None and isinstance(record, DepthwiseSpec):
         at.problem(
             "pattern",
-            f"pattern {pattern.name} is defined for {SIDE}x{SIDE} kernels, not {height}x{width};"
-            " leave it out or use dense",
+            f"pattern {pattern.name} thins out input channels, and a depthwise layer has one for"
+            " each output; leave it out or use dense",
         )
     return pattern.name
 
