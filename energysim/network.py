@@ -396,7 +396,8 @@ def _lay_over(network: Network, pattern: Pattern) -> tuple[tuple[Layer, ...], li
             own = "x".join(map(str, pattern.kernel or ()))
             problems.append(
                 f"layer {layer.name!r} has a {height}x{width} kernel; pattern {pattern.name} is"
-                f" defined for {own} kernels. Give the layers that it suits a `pattern:` of their own"
+                f" defined for {own} kernels. Give the layers that it suits a `pattern:` of their"
+                " own"
             )
         layers[index] = replace(layer, pattern=pattern.name)
         covered += 1
