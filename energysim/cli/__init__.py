@@ -24,7 +24,14 @@ EXIT_INTERRUPTED = 130
 for _variable in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
     os.environ.setdefault(_variable, "1")
 
-_MODULES = {"run": "run", "list": "list_", "show": "show", "check": "check", "cache": "cache_"}
+_MODULES = {
+    "run": "run",
+    "list": "list_",
+    "show": "show",
+    "check": "check",
+    "cache": "cache_",
+    "formats": "formats",
+}
 
 
 def _message(error: EnergysimError) -> str:

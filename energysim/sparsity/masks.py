@@ -278,6 +278,11 @@ class Mask:
         """
         import numpy as np
 
+        if len(starts) == 1 and not self.periodic:  # a slice needs no index of every weight
+            ends = starts[0] + sizes
+            only = tuple(slice(*each) for each in zip(starts[0], ends, strict=True))
+            one: npt.NDArray[np.bool_] = _written(self)[only].reshape(1, -1)
+            return one
         at = [
             (starts[:, dim, None] + np.arange(sizes[dim])).reshape(
                 -1, *(sizes[dim] if dim == axis else 1 for axis in range(WEIGHT_DIMS))
