@@ -63,6 +63,8 @@ def _figure(value: int) -> str:
 
 
 def _flow(value: object) -> str:
+    if isinstance(value, list):  # a long one would be folded into lines
+        return f"[{', '.join(map(_flow, value))}]"
     return to_yaml(value).removesuffix("\n").removesuffix("\n...")
 
 
@@ -71,10 +73,7 @@ def _fields(layer: Layer, previous: str) -> Iterator[tuple[str, Any]]:
     shape = layer.shape
     yield "name", layer.name
     yield "kind", str(layer.kind)
-    if layer.kind is LayerKind.ADD:
-        yield "input", list(layer.inputs)
-    elif layer.inputs != (previous,):
-        yield "input", layer.inputs[0]
+    yield from _reads(layer, previous)
     if layer.kind in (LayerKind.CONV, LayerKind.LINEAR):
         yield "out", layer.output[0]
     if layer.kind in (LayerKind.CONV, LayerKind.DEPTHWISE, LayerKind.POOL):
@@ -89,6 +88,15 @@ def _fields(layer: Layer, previous: str) -> Iterator[tuple[str, Any]]:
         yield "pattern", layer.pattern
     if layer.mode is not None:
         yield "mode", str(layer.mode)
+
+
+def _reads(layer: Layer, previous: str) -> Iterator[tuple[str, Any]]:
+    if len(layer.inputs) > 1:
+        yield "input", list(layer.inputs)
+    elif layer.inputs != (previous,):
+        yield "input", layer.inputs[0]
+    if layer.channels is not None:
+        yield "channels", layer.channels
 
 
 def _window(layer: Layer) -> Iterator[tuple[str, Any]]:

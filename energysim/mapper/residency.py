@@ -97,12 +97,22 @@ def plan(
             if all(_fits(network, trial, passes, at, room, absent) for at in times):
                 staying = trial
     return Plan(
-        tuple(_layer_plan(network, staying, weights, i) for i in range(len(shapes))), weights
+        tuple(
+            _layer_plan(
+                network, staying, weights, i, shape.elements(Tensor.INPUT) * hardware.bits.output
+            )
+            for i, shape in enumerate(shapes)
+        ),
+        weights,
     )
 
 
 def _layer_plan(
-    network: Network, staying: Mapping[int, _Producer], weights: int, index: int
+    network: Network,
+    staying: Mapping[int, _Producer],
+    weights: int,
+    index: int,
+    read_bits: int,
 ) -> Residency:
     layer = network.layers[index]
     tensors = _resident(network, staying, index)
@@ -114,6 +124,10 @@ def _layer_plan(
         for producer in staying.values()
         if producer.index not in own and producer.index < index < producer.last_reader + 1
     )
+    if Tensor.INPUT in tensors:
+        # A layer may read some channels of what stays; the others take room all the same.
+        present = sum(staying[producer].bits for producer in own - {index})
+        waiting += max(0, present - read_bits)
     return Residency(frozenset(tensors), weights + waiting)
 
 
