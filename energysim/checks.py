@@ -13,6 +13,9 @@ from energysim.units import BITS_PER_BYTE, si
 LOW_UTILIZATION = 0.1
 """Share of MAC slots used over a whole run below which a note is made."""
 
+WAITING = 0.05
+"""Array steps beyond the live MACs' share, relative, above which a note is made."""
+
 SHOWN = 3
 """Layers that a note names."""
 
@@ -49,12 +52,7 @@ def _notes(result: Result, network: Network, hardware: Hardware) -> Iterator[Not
             f"{hardware.name} stores the sparse weights densely, so they save no traffic. Name the "
             f"formats it decodes in its file: 'sparsity: {{formats: [dense, periodic]}}'.",
         )
-    if hardware.sparsity.weights == "skip" and result.total_effective_macs < result.total_macs:
-        yield Note(
-            NoteKind.SKIP_AS_GATE,
-            f"{hardware.name} skips zero weights, but cycles are counted as if it gated them: "
-            f"energy is saved, time is not.",
-        )
+    yield from _skip_notes(result, hardware)
     if hardware.vector is None and any(not layer.has_weights for layer in network.layers):
         yield Note(
             NoteKind.VECTOR_FREE,
@@ -69,6 +67,31 @@ def _notes(result: Result, network: Network, hardware: Hardware) -> Iterator[Not
             NoteKind.ASSUMED,
             f"{len(assumed)} values of {hardware.name} are assumed, not published: see "
             f"'energysim show {hardware.name}'.",
+        )
+
+
+def _skip_notes(result: Result, hardware: Hardware) -> Iterator[Note]:
+    if not result.skipped:
+        return
+    if result.objective in ("latency", "edp") or hardware.static_mw:
+        yield Note(
+            NoteKind.SKIP_NOT_SOUGHT,
+            f"mappings were sought as if {hardware.name} did not skip zeros: cycles are those of "
+            f"the mapping found with zeros skipped, another one may skip better.",
+        )
+    steps = sum(each.steps for each in result.skipped.values())
+    dense = sum(each.lock.dense_steps * each.times for each in result.skipped.values())
+    live = sum(row.effective_macs for row in result.layer_rows if row.layer in result.skipped)
+    every = sum(row.macs for row in result.layer_rows if row.layer in result.skipped)
+    if steps / dense > (1 + WAITING) * live / every:
+        grouped = any("by_slot" in dict(each.lock.order).values()
+                      for each in result.skipped.values())  # fmt: skip
+        advice = "" if grouped else " Try 'sparsity: {order: auto}' in its file."
+        yield Note(
+            NoteKind.IMBALANCE,
+            f"sparse layers have {si(100 * live / every)} % of their MACs left but take "
+            f"{si(100 * steps / dense)} % of the array steps: processing elements wait for the "
+            f"slowest.{advice}",
         )
 
 

@@ -20,6 +20,7 @@ Problem = tuple[tuple[str | int, ...], str]
 TensorWord = Literal["weight", "input", "output"]
 DimWord = Literal["N", "G", "K", "C", "P", "Q", "R", "S"]
 FormatWord = Literal["dense", "csr", "periodic", "bitmap"]
+OrderWord = Literal["natural", "by_slot", "auto"]
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
 AxisName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
@@ -157,6 +158,15 @@ class Sparsity(_Block):
     energy and cycles"""
     formats: Annotated[tuple[FormatWord, ...], Field(min_length=1)] = ("dense",)
     """storage formats of weights that the machine can decode"""
+    order: Annotated[
+        Annotated[OrderWord, Tag("number")] | Annotated[dict[str, OrderWord], Tag("per_tensor")],
+        Discriminator(_one_or_each),
+    ] = "natural"
+    """with ``skip``: which channels stand side by side, one word or one for each array axis:
+    ``natural`` as numbered, ``by_slot`` those with like kernels together, ``auto`` what takes the
+    fewest steps"""
+    pe_queue: Annotated[int, Field(ge=1, le=4096)] = 1
+    """with ``skip``: kernels that a processing element holds at once, before it waits for others"""
     source: str = ""
     """where the values come from"""
     assumed: tuple[str, ...] = ()
@@ -354,6 +364,10 @@ class Hardware(_Block):
         yield from super()._problems()
         yield from self._outermost_problems()
         yield from _repeated("order", self.order)
+        if not isinstance(self.sparsity.order, str):
+            for axis in self.sparsity.order:
+                if axis not in self.array.axes:
+                    yield ("sparsity", "order", axis), _unknown_axis(axis, self.array.axes)
         first_use: dict[str, int] = {}
         for i, level in enumerate(self.levels):
             if level.name in first_use:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from itertools import product
 from math import prod
 
+import numpy as np
+
 from energysim.axes import Action, Dim, Shape, Tensor
 from energysim.hardware import Hardware, Level
 from energysim.mapping import Nest
@@ -20,6 +22,7 @@ from energysim.model.capacity import Residency
 from energysim.model.counts import Counts
 from energysim.model.energy import Tariff, compute_pj, tariff
 from energysim.model.latency import latency
+from energysim.model.lockstep import Skipped, lock_step_of, temporal_steps
 from energysim.model.sparse import WeightStore
 from energysim.network import Layer
 from energysim.result import AccessRow, LayerRow
@@ -62,8 +65,52 @@ def arithmetic_pj(job: Job, hardware: Hardware) -> float:
     return compute_pj(hardware, job.shape.macs, job.effective_macs, has_weights=has_weights)
 
 
+def skipped_steps(
+    job: Job, hardware: Hardware, nest: Nest, trips: tuple[int, ...]
+) -> Skipped | None:
+    """Array steps with the zero weights of a layer skipped; None if the machine skips none.
+
+    Parameters
+    ----------
+    job : Job
+    hardware : Hardware
+    nest : Nest
+    trips : tuple of int
+
+    Returns
+    -------
+    Skipped or None
+    """
+    if hardware.sparsity.weights != "skip" or job.store is None:
+        return None
+    if job.store.mask.nonzeros == job.store.mask.total:
+        return None
+    lock = lock_step_of(
+        job.store.mask,
+        nest,
+        trips,
+        axes=tuple(hardware.array.axes),
+        order=hardware.sparsity.order,
+        pe_queue=hardware.sparsity.pe_queue,
+    )
+    times = 1
+    for dim in (Dim.N, Dim.P, Dim.Q):
+        own = [
+            (count, loop.axis is not None)
+            for loop, count in zip(nest.loops, trips, strict=True)
+            if loop.dim is dim
+        ]
+        times *= temporal_steps(job.shape[dim], own)
+    return Skipped(lock, times)
+
+
 def price_layer(
-    job: Job, hardware: Hardware, nest: Nest, counts: Counts, mapping: str
+    job: Job,
+    hardware: Hardware,
+    nest: Nest,
+    counts: Counts,
+    mapping: str,
+    skipped: Skipped | None = None,
 ) -> tuple[LayerRow, tuple[AccessRow, ...]]:
     """Rows of the result for one layer.
 
@@ -77,6 +124,8 @@ def price_layer(
         Of this mapping alone (B = 1).
     mapping : str
         The mapping in one line.
+    skipped : Skipped, optional
+        Array steps, if zero weights are skipped.
 
     Returns
     -------
@@ -89,7 +138,7 @@ def price_layer(
         hardware,
         nest,
         prices,
-        steps=counts.steps,
+        steps=counts.steps if skipped is None else np.array([skipped.steps]),
         value=counts.values.get,
         used=counts.used,
         vector=not has_weights,

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from energysim.model.capacity import Occupancy
+    from energysim.model.lockstep import Skipped
 
 VERSION = "0.1.0"
 """of the package; a result is reproduced by the same version"""
@@ -36,7 +37,8 @@ class NoteKind(StrEnum):
     WEIGHTS_STREAMED = "weights_streamed"
     LOW_UTILIZATION = "low_utilization"
     DENSE_STORED = "dense_stored"
-    SKIP_AS_GATE = "skip_as_gate"
+    SKIP_NOT_SOUGHT = "skip_not_sought"
+    IMBALANCE = "imbalance"
     VECTOR_FREE = "vector_free"
     ASSUMED = "assumed"
     SUMS_SPILLED = "sums_spilled"
@@ -133,6 +135,8 @@ class Result:
     """of each layer by itself"""
     rooms: Mapping[str, tuple[Occupancy, ...]] = field(repr=False)
     """how full each level on chip is in each layer"""
+    skipped: Mapping[str, Skipped] = field(repr=False)
+    """array steps of each layer whose zero weights are skipped"""
     cached_weight_bytes: float
     """weights that stay on chip from one inference to the next [byte]"""
     warnings: tuple[Note, ...]
@@ -263,6 +267,7 @@ class Result:
             "accesses": [
                 {name: getattr(row, name) for name in _ACCESS_COLUMNS} for row in self.access_rows
             ],
+            "skipping": [{"layer": name, **each.to_dict()} for name, each in self.skipped.items()],
             "mapping": {
                 "layers": {
                     name: [row.model_dump(mode="json") for row in loops]

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from energysim.mapper.residency import Plan
     from energysim.model.capacity import Occupancy
     from energysim.model.counts import Counts
+    from energysim.model.lockstep import Skipped
     from energysim.model.sparse import WeightStore
     from energysim.price import Job
 
@@ -401,6 +402,8 @@ class LayerCost:
     others: tuple[RunnerUp, ...] = ()
     rooms: tuple[Occupancy, ...] = ()
     """how full each level on chip is"""
+    skipped: Skipped | None = None
+    """array steps, where zero weights are skipped"""
 
 
 def _cost_all(
@@ -462,7 +465,10 @@ def _cost(job: Job, options: Settings, budget_s: float | None) -> LayerCost:
     if given is None:
         found = solve(problem_of(job, options, budget_s), options.cache)
         cost = priced(job, options, found.nest, found.trips, found.loops, counts=found.counts)
-        return replace(cost, certificate=found.certificate, others=found.others)
+        others = found.others
+        if cost.skipped:
+            others = tuple(_with_zeros_skipped(job, options, other) for other in others)
+        return replace(cost, certificate=found.certificate, others=others)
     hardware, has_weights = machine_of(job.layer, options.hardware), job.layer.has_weights
     prefix = ("layers", job.layer.name)
     nest, trips = read_loops(
@@ -473,6 +479,19 @@ def _cost(job: Job, options: Settings, budget_s: float | None) -> LayerCost:
         where=lambda loc: options.where((*prefix, *loc)),
     )
     return priced(job, options, nest, trips, given, mapped=True)
+
+
+def _with_zeros_skipped(job: Job, options: Settings, other: RunnerUp) -> RunnerUp:
+    """Measure a mapping as the layer's own is."""
+    from energysim.mapper.goal import Measure
+    from energysim.price import machine_of
+
+    hardware = machine_of(job.layer, options.hardware)
+    nest, trips = read_loops(hardware, job.shape, other.loops, has_weights=True, where=str)
+    row = priced(job, options, nest, trips, other.loops).layer
+    return replace(
+        other, measure=Measure(row.energy_pj, row.cycles, row.dram_bytes * BITS_PER_BYTE)
+    )
 
 
 def problem_of(
@@ -525,7 +544,7 @@ def priced(
 
     from energysim.model.capacity import occupancy
     from energysim.model.counts import count
-    from energysim.price import machine_of, price_layer
+    from energysim.price import machine_of, price_layer, skipped_steps
 
     hardware = machine_of(job.layer, options.hardware)
     rules = machine_rules(hardware, has_weights=job.layer.has_weights)
@@ -538,8 +557,9 @@ def priced(
     for room in rooms:
         if room.excess_bits > 0:
             _refuse(job, options, room, mapped=mapped)
-    row, accesses = price_layer(job, hardware, nest, counts, write_line(loops))
-    return LayerCost(row, accesses, loops, rooms=tuple(rooms))
+    skipped = skipped_steps(job, hardware, nest, trips)
+    row, accesses = price_layer(job, hardware, nest, counts, write_line(loops), skipped)
+    return LayerCost(row, accesses, loops, rooms=tuple(rooms), skipped=skipped)
 
 
 def _refuse(job: Job, options: Settings, room: Occupancy, *, mapped: bool) -> None:
@@ -589,6 +609,7 @@ def _result(
         runners_up={cost.layer.layer: cost.others for cost in costs},
         searches={cost.layer.layer: cost.certificate for cost in costs},
         rooms={cost.layer.layer: cost.rooms for cost in costs},
+        skipped={cost.layer.layer: cost.skipped for cost in costs if cost.skipped},
         cached_weight_bytes=kept.cached_weight_bits / BITS_PER_BYTE,
         warnings=(),
         weight_format=options.weight_format,

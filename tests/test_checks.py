@@ -54,12 +54,21 @@ def test_an_idle_array() -> None:
     assert text.startswith("the array does 0.879 % of the MACs it could")  # 6 * 6 of 4096
 
 
-def test_skipping_counts_as_gating() -> None:
+def test_waiting_for_the_slowest() -> None:
     sparse = NET.with_pattern("PS4_P4")
     for word, told in (("none", False), ("gate", False), ("skip", True)):
         hardware = chip(sparsity={"weights": word})
-        assert (NoteKind.SKIP_AS_GATE in notes(sparse, hardware)) is told
-        assert NoteKind.SKIP_AS_GATE not in notes(NET, hardware)
+        assert (NoteKind.IMBALANCE in notes(sparse, hardware)) is told
+        assert NoteKind.IMBALANCE not in notes(NET, hardware)
+    text = notes(sparse, chip(sparsity={"weights": "skip"}))[NoteKind.IMBALANCE]
+    assert "Try 'sparsity: {order: auto}'" in text
+
+
+def test_skipping_is_not_sought() -> None:
+    sparse, hardware = NET.with_pattern("PS4_P4"), chip(sparsity={"weights": "skip"})
+    assert NoteKind.SKIP_NOT_SOUGHT not in notes(sparse, hardware)
+    assert NoteKind.SKIP_NOT_SOUGHT in notes(sparse, hardware, objective="latency")
+    assert NoteKind.SKIP_NOT_SOUGHT not in notes(NET, hardware, objective="latency")
 
 
 def test_a_free_vector_unit() -> None:

@@ -11,6 +11,7 @@ from energysim.errors import InputError, did_you_mean
 from energysim.mapping import LevelLoops, machine_rules, nominal_tile, read_loops, write_line
 from energysim.model.capacity import Occupancy
 from energysim.model.counts import Counts
+from energysim.model.lockstep import Skipped
 from energysim.model.sparse import WeightStore
 from energysim.network import Layer, Network
 from energysim.price import machine_of
@@ -22,6 +23,9 @@ FULL = 0.9
 
 LARGE = 0.05
 """Parts of the energy below this share are not named."""
+
+FEW_NUMBERS = 8
+"""So many filters or channels are named one by one."""
 
 
 def explain(result: Result, name: str) -> str:
@@ -180,10 +184,12 @@ class _Drawing:
 
     def _time(self) -> Iterator[str]:
         """Which of array steps and traffic sets the time."""
+        import numpy as np
+
         from energysim.model.energy import tariff
         from energysim.model.latency import latency, overlaps
 
-        store = None
+        store, skipped = None, self.result.skipped.get(self.layer.name)
         if self.layer.has_weights:
             formats = (self.row.weight_format,)
             store = WeightStore.of(self.layer.mask, self.hardware.bits.weight, formats)
@@ -191,11 +197,13 @@ class _Drawing:
             self.hardware,
             self.nest,
             tariff(self.hardware, self.nest, store, self.resident),
-            steps=self.counts.steps,
+            steps=self.counts.steps if skipped is None else np.array([skipped.steps]),
             value=self.counts.values.get,
             used=self.counts.used,
             vector=not self.layer.has_weights,
         )
+        if skipped is not None:
+            yield _skipping(skipped)
         unit = "the array" if self.layer.has_weights else "the vector unit"
         hidden = {f"steps of {unit}": float(time.compute[0])}
         added: dict[str, float] = {}
@@ -232,6 +240,30 @@ class _Drawing:
             else f"Stopped early among {_many(search.mapspace)} mappings: the best may be up to "
             f"{100 * search.gap:.2g} % better."
         )
+
+
+def _skipping(skipped: Skipped) -> str:
+    """How many array steps skipping zeros leaves, and who waits for whom."""
+    lock = skipped.lock
+    grouped = [axis for axis, word in lock.order if word == "by_slot"]
+    order = f"channels by slot on {', '.join(grouped)}" if grouped else "channels as numbered"
+    left = f"{skipped.steps:,} of {lock.dense_steps * skipped.times:,} array steps"
+    words = [f"Zeros skipped: {left} ({lock.ratio:.3f}x) with {order}"]
+    if skipped.lost_cycles:
+        slow = lock.slowest
+        words.append(
+            f"{skipped.lost_cycles:,.0f} of them lost to waiting (a group takes "
+            f"{lock.mean_steps:.2f} on average, at most {lock.max_steps}: filters "
+            f"{_span(slow.filters)}, channels {_span(slow.channels)})"
+        )
+    return "; ".join(words) + "."
+
+
+def _span(numbers: Sequence[int]) -> str:
+    """Numbers in short: all of them if few, else the ends and how many."""
+    if len(numbers) <= FEW_NUMBERS:
+        return " ".join(map(str, numbers))
+    return f"{numbers[0]} to {numbers[-1]} ({len(numbers)})"
 
 
 def _more(name: str, value: float, base: float) -> str:

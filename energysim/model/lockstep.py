@@ -12,16 +12,17 @@ v2", IEEE JETCAS 9(2), 2019, describes an array whose elements skip zeros and wa
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 from math import prod
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from energysim.axes import Dim
 from energysim.errors import InputError, did_you_mean
+from energysim.mapping import Nest
 from energysim.sparsity import Mask
 
 Bools = npt.NDArray[np.bool_]
@@ -119,6 +120,41 @@ class LockStep:
     def dense_utilization(self) -> float:
         """Multiply-accumulates of the dense layer per step and place."""
         return self.macs / (self.dense_steps * self.places)
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """Array steps of a layer whose zero weights are skipped."""
+
+    lock: LockStep
+    """for one step of the loops over N, P and Q"""
+    times: int
+    """steps of these loops"""
+
+    @property
+    def steps(self) -> int:
+        """Of the layer."""
+        return self.lock.steps * self.times
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data, for the whole layer."""
+        lock = self.lock
+        slowest = asdict(lock.slowest)
+        return {
+            "order": dict(lock.order),
+            "steps": self.steps,
+            "dense_steps": lock.dense_steps * self.times,
+            "groups": lock.groups * self.times,
+            "mean_steps": lock.mean_steps,
+            "max_steps": lock.max_steps,
+            "lost_cycles": self.lost_cycles,
+            "slowest": {name: slowest[name] for name in ("groups", "filters", "channels")},
+        }
+
+    @property
+    def lost_cycles(self) -> float:
+        """Steps in which ports wait for slower ones."""
+        return self.lock.lost_cycles * self.times
 
 
 def lock_step(
@@ -220,12 +256,125 @@ def lock_step(
     if weights != "skip":
         # Neither mask nor order can matter: the array does what a dense layer makes it do.
         choices, pe_queue = [dict.fromkeys(choices[0], "natural")], 1
+    natural = _tilings(dims, array, {spread.axis: "natural" for spread in array}, 1)
     results = [
-        _count(mask, dims, array, choice, period or 1, pe_queue, loops, dense=weights != "skip")
+        _count(
+            mask, dims, array, _tilings(dims, array, choice, period or 1), natural, choice,
+            pe_queue, loops, dense=weights != "skip",
+        )
         for choice in choices
-    ]
+    ]  # fmt: skip
     # min takes the first of equals, and the choices come with the fewest grouped axes first.
     return min(results, key=lambda result: result.steps)
+
+
+def lock_step_of(
+    mask: Mask,
+    nest: Nest,
+    trips: Sequence[int],
+    *,
+    axes: Sequence[str],
+    order: OrderChoice | Mapping[str, OrderChoice] = "natural",
+    pe_queue: int | None = 1,
+) -> LockStep:
+    """Count the array steps of a mapping that skips zeros: as :func:`lock_step`, with its tiles.
+
+    Tiles and places are those of the nest, ragged ones included. ``by_slot`` renumbers the channels
+    along an axis, those of one residue after the other, and leaves the nest as it is: traffic does
+    not change, and where a class is narrower than a tile, the tile holds two residues (instead of
+    standing partly empty, as in :func:`lock_step`). So no order takes more steps than a dense
+    layer.
+
+    Parameters
+    ----------
+    mask : Mask
+    nest : Nest
+    trips : sequence of int
+        Trip count of each loop.
+    axes : sequence of str
+        Names of the array axes.
+    order, pe_queue
+        As in :func:`lock_step`.
+
+    Returns
+    -------
+    LockStep
+
+    Raises
+    ------
+    InputError
+        As :func:`lock_step`.
+    """
+    array = tuple(
+        Spread(loop.dim, count, axes[loop.axis])
+        for loop, count in zip(nest.loops, trips, strict=True)
+        if loop.axis is not None and count > 1
+    )
+    given = order
+    if not isinstance(order, str):
+        busy = {spread.axis for spread in array}
+        given = {axis: word for axis, word in order.items() if axis in busy}
+    period = mask.pattern.period if mask.periodic else None
+    own = {
+        dim: [
+            (count, loop.axis is not None)
+            for loop, count in zip(nest.loops, trips, strict=True)
+            if loop.dim is dim
+        ]
+        for dim in CHANNELS
+    }
+
+    def tilings(choice: Mapping[str, OrderWord]) -> dict[Dim, _Tiling]:
+        residues = _residues(mask.dims, array, choice, period or 1)
+        return {dim: _nest_tiling(residues[dim], own[dim]) for dim in CHANNELS}
+
+    natural = tilings({spread.axis: "natural" for spread in array})
+    loops = _loop_order(nest, trips)
+    if isinstance(given, str) and given == "by_slot" and period is None:
+        given = "natural"
+    results = [
+        _count(mask, mask.dims, array, tilings(choice), natural, choice, pe_queue, loops,
+               dense=False)
+        for choice in _orders(array, given, grouping=period is not None)
+    ]  # fmt: skip
+    return min(results, key=lambda result: result.steps)
+
+
+def _loop_order(nest: Nest, trips: Sequence[int]) -> tuple[Dim, ...]:
+    """G, K and C by their innermost temporal loops, outermost first."""
+    last = dict.fromkeys(CHANNELS, -1)
+    for position, (loop, count) in enumerate(zip(nest.loops, trips, strict=True)):
+        if loop.dim in last and loop.axis is None and count > 1:
+            last[loop.dim] = position
+    return tuple(sorted(CHANNELS, key=last.__getitem__))
+
+
+def _nest_tiling(residues: Ints, loops: Sequence[tuple[int, bool]]) -> _Tiling:
+    """Tile and place of each index of a dim: digits of its number by the loops, outermost first."""
+    rest = np.empty_like(residues)
+    rest[np.argsort(residues, kind="stable")] = np.arange(residues.size)
+    tile, place, size = np.zeros_like(rest), np.zeros_like(rest), residues.size
+    for count, spatial in loops:
+        size = -(-size // count)
+        digit, rest = np.divmod(rest, size)
+        if spatial:
+            place = place * count + digit
+        else:
+            tile = tile * count + digit
+    _, tile = np.unique(tile, return_inverse=True)
+    return _Tiling(tile, place, int(tile.max()) + 1, int(place.max()) + 1)
+
+
+def temporal_steps(extent: int, loops: Sequence[tuple[int, bool]]) -> int:
+    """Steps of the temporal loops over a dim in which any instance has work.
+
+    Parameters
+    ----------
+    extent : int
+    loops : sequence of (int, bool)
+        Trip counts of the loops over the dim, outermost first, and whether each is spatial.
+    """
+    return _nest_tiling(np.zeros(extent, dtype=np.int64), loops).tiles
 
 
 # -- arguments -----------------------------------------------------------------------------------
@@ -329,17 +478,28 @@ def _tilings(
     period: int,
 ) -> dict[Dim, _Tiling]:
     """Tiles of G, K and C."""
+    found = {}
+    for dim, residues in _residues(dims, array, order, period).items():
+        own = [spread for spread in array if spread.dim is dim]
+        found[dim] = _tiling(residues, prod(s.count for s in own), prod(s.piece for s in own))
+    return found
+
+
+def _residues(
+    dims: tuple[int, int, int, int, int],
+    array: tuple[Spread, ...],
+    order: Mapping[str, OrderWord],
+    period: int,
+) -> dict[Dim, Ints]:
+    """What the indices of G, K and C are grouped by; 0 for all where they are not."""
     extents = dict(zip(CHANNELS, dims[: len(CHANNELS)], strict=True))
     # Slot (g * K + k + g * C + c + 1) mod P: the share of each dim in the sum is its residue.
     step = {Dim.G: extents[Dim.K] + extents[Dim.C], Dim.K: 1, Dim.C: 1}
     found = {}
     for dim, extent in extents.items():
-        own = [spread for spread in array if spread.dim is dim]
         numbers = np.arange(extent, dtype=np.int64)
-        grouped = any(order[spread.axis] == "by_slot" for spread in own)
-        residues = numbers * step[dim] % period if grouped else np.zeros_like(numbers)
-        count, piece = prod(s.count for s in own), prod(s.piece for s in own)
-        found[dim] = _tiling(residues, count, piece)
+        grouped = any(order[s.axis] == "by_slot" for s in array if s.dim is dim)
+        found[dim] = numbers * step[dim] % period if grouped else np.zeros_like(numbers)
     return found
 
 
@@ -513,15 +673,15 @@ def _count(
     mask: Mask | Bools,
     dims: tuple[int, int, int, int, int],
     array: tuple[Spread, ...],
+    tilings: Mapping[Dim, _Tiling],
+    natural: Mapping[Dim, _Tiling],
     order: Mapping[str, OrderWord],
-    period: int,
     pe_queue: int | None,
     loops: Sequence[Dim],
     *,
     dense: bool,
 ) -> LockStep:
-    """Steps for one channel order."""
-    tilings = _tilings(dims, array, order, period)
+    """Steps for one channel order, with its tiles and those of the natural order."""
     rows, columns = (
         _tap_pieces(extent, array, dim) for dim, extent in zip(TAPS, dims[3:], strict=True)
     )
@@ -540,7 +700,6 @@ def _count(
         waiting = _plain(needs, ports, axes, alike=periodic)
     else:
         waiting = _queued(needs, ports, axes, pe_queue)
-    natural = _tilings(dims, array, {spread.axis: "natural" for spread in array}, 1)
     members = [
         tuple(np.flatnonzero(np.isin(tilings[dim].tile, tiles)).tolist())
         for dim, tiles in zip(CHANNELS, waiting.slowest, strict=True)
