@@ -59,7 +59,7 @@ def walk_dim(numbers: list[int], loops: Walk) -> list[list[int]]:
             follow(inner, size, rest, step if spatial else (*step, index))
 
     follow(numbers, len(numbers), loops, ())
-    return list(found.values())
+    return [found[step] for step in sorted(found)]
 
 
 def walk_steps(mask: Mask, nest: Nest, trips: tuple[int, ...], by_slot: frozenset[str]) -> int:
@@ -71,9 +71,12 @@ def walk_steps(mask: Mask, nest: Nest, trips: tuple[int, ...], by_slot: frozense
     for dim, extent in ((Dim.G, groups), (Dim.K, filters), (Dim.C, channels)):
         own = [(loop, n) for loop, n in zip(nest.loops, trips, strict=True) if loop.dim is dim]
         numbers = list(range(extent))
+        steps = walk_dim(numbers, [(n, loop.axis is not None) for loop, n in own])
         if any(loop.axis is not None and AXES[loop.axis] in by_slot for loop, n in own if n > 1):
             numbers.sort(key=lambda i: i * step_of[dim] % mask.pattern.period)
-        walks[dim] = walk_dim(numbers, [(n, loop.axis is not None) for loop, n in own])
+            ahead = iter(numbers)
+            steps = [[next(ahead) for _ in step] for step in steps]
+        walks[dim] = steps
     pieces = []
     for dim, extent in ((Dim.R, height), (Dim.S, width)):
         count = 1

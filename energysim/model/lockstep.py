@@ -280,10 +280,10 @@ def lock_step_of(
     """Count the array steps of a mapping that skips zeros: as :func:`lock_step`, with its tiles.
 
     Tiles and places are those of the nest, ragged ones included. ``by_slot`` renumbers the channels
-    along an axis, those of one residue after the other, and leaves the nest as it is: traffic does
-    not change, and where a class is narrower than a tile, the tile holds two residues (instead of
-    standing partly empty, as in :func:`lock_step`). So no order takes more steps than a dense
-    layer.
+    along an axis, so that those of one residue fill one tile after the other, and leaves the nest
+    as it is: traffic does not change, and where a class is narrower than a tile, the tile holds two
+    residues (instead of standing partly empty, as in :func:`lock_step`). So no order takes more
+    steps than a dense layer.
 
     Parameters
     ----------
@@ -350,9 +350,11 @@ def _loop_order(nest: Nest, trips: Sequence[int]) -> tuple[Dim, ...]:
 
 
 def _nest_tiling(residues: Ints, loops: Sequence[tuple[int, bool]]) -> _Tiling:
-    """Tile and place of each index of a dim: digits of its number by the loops, outermost first."""
-    rest = np.empty_like(residues)
-    rest[np.argsort(residues, kind="stable")] = np.arange(residues.size)
+    """Tile and place of each index of a dim: digits of its number by the loops, outermost first.
+
+    Numbers are free to choose, so those of one residue fill one tile after the other.
+    """
+    rest = np.arange(residues.size)
     tile, place, size = np.zeros_like(rest), np.zeros_like(rest), residues.size
     for count, spatial in loops:
         size = -(-size // count)
@@ -362,7 +364,11 @@ def _nest_tiling(residues: Ints, loops: Sequence[tuple[int, bool]]) -> _Tiling:
         else:
             tile = tile * count + digit
     _, tile = np.unique(tile, return_inverse=True)
-    return _Tiling(tile, place, int(tile.max()) + 1, int(place.max()) + 1)
+    number = np.empty_like(tile)
+    number[np.argsort(residues, kind="stable")] = (
+        np.lexsort((place, tile)) if np.any(residues) else np.arange(residues.size)
+    )
+    return _Tiling(tile[number], place[number], int(tile.max()) + 1, int(place.max()) + 1)
 
 
 def temporal_steps(extent: int, loops: Sequence[tuple[int, bool]]) -> int:
