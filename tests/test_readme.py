@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from energysim.axes import Dim, Shape
+from energysim.model.lockstep import OrderChoice, Spread, lock_step
+from energysim.sparsity import Mask
+
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 
 
@@ -27,6 +31,25 @@ def test_python_lines_run(capsys: pytest.CaptureFixture[str]) -> None:
     shown = re.search(r"print\(r\)  # (.*)", block[1])
     assert shown
     assert capsys.readouterr().out.splitlines()[0] == shown[1]
+
+
+def test_array_steps_are_what_is_counted() -> None:
+    table = README.split("<!-- array steps -->")[1].split("\n\n")[1]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()[2:]]
+    assert len(rows) == 6
+    for pattern, channels, array, left, *shown in rows:
+        shape = Shape((1, 1, int(channels), int(channels), 1, 1, 3, 3), size=(3, 3))
+        mask, side = Mask.of(pattern, shape), int(array.split("x")[0])
+        spreads = (Spread(Dim.C, side, "rows"), Spread(Dim.K, side, "cols"))
+        assert f"{mask.density:.3f}" == left
+        columns: dict[str, OrderChoice] = {"cols": "by_slot"}
+        counted = [
+            lock_step(mask, spreads),
+            lock_step(mask, spreads, order=columns),
+            lock_step(mask, spreads, order="by_slot"),
+            lock_step(mask, spreads, order=columns, pe_queue=8),
+        ]
+        assert [f"{each.ratio:.3f}" for each in counted] == shown
 
 
 def test_ci_runs_the_commands_of_readme() -> None:
