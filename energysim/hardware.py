@@ -12,6 +12,7 @@ from pydantic_core import PydanticCustomError
 
 from energysim.axes import Dim, Tensor
 from energysim.errors import InputError, did_you_mean
+from energysim.sparsity import RUN_BITS
 from energysim.units import BITS_PER_BYTE, BITS_PER_KIB
 
 Problem = tuple[tuple[str | int, ...], str]
@@ -19,7 +20,7 @@ Problem = tuple[tuple[str | int, ...], str]
 
 TensorWord = Literal["weight", "input", "output"]
 DimWord = Literal["N", "G", "K", "C", "P", "Q", "R", "S"]
-FormatWord = Literal["dense", "csr", "periodic", "bitmap"]
+FormatWord = Literal["dense", "csr", "periodic", "bitmap", "rle", "cp", "nm"]
 OrderWord = Literal["natural", "by_slot", "auto"]
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
@@ -157,7 +158,10 @@ class Sparsity(_Block):
     """MACs with a zero weight: ``none`` does them, ``gate`` saves their energy, ``skip`` their
     energy and cycles"""
     formats: Annotated[tuple[FormatWord, ...], Field(min_length=1)] = ("dense",)
-    """storage formats of weights that the machine can decode"""
+    """storage formats of weights that the machine can decode; one that can't hold the mask of a
+    layer is passed over there"""
+    run_bits: Annotated[int, Field(ge=1, le=16)] = RUN_BITS
+    """with format ``rle``: width of the field that counts the zeros before a weight [bit]"""
     order: Annotated[
         Annotated[OrderWord, Tag("number")] | Annotated[dict[str, OrderWord], Tag("per_tensor")],
         Discriminator(_one_or_each),

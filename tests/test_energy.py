@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 
 import pytest
@@ -9,6 +10,7 @@ from machines import bundled, conv, looked_up, loops, machine, memory, network
 
 import energysim as es
 from energysim.axes import Dim, Tensor
+from energysim.hardware import Hardware
 from energysim.mapping import MappingFile
 from energysim.model.energy import compute_pj
 from energysim.model.sparse import ONCE_PER_LAYER
@@ -270,10 +272,34 @@ def test_the_smallest_format_is_the_cheapest() -> None:
     hardware, net = es.load_hardware("edge_tpu"), SPARSE.with_pattern("PSD2_P8")
     costs = {
         name: looked_up(net, hardware, weight_format=name, residency=False).total_energy_pj
-        for name in (*FORMATS, "auto")
+        for name in (*hardware.sparsity.formats, "auto")  # it decodes no other
     }
     assert costs["auto"] == min(costs.values()) == costs["periodic"]
     assert costs["dense"] == max(costs.values())
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [("1:4", "nm"), ("2:4", "nm"), ("pSC1", "rle"), ("PSD2_P8", "cp"), ("dense", "dense")],
+)
+def test_every_format_that_a_machine_decodes_is_taken_where_it_is_smallest(
+    pattern: str, expected: str
+) -> None:
+    plain = es.load_hardware("edge_tpu").model_dump(mode="json")
+    # Without periodic and bitmap, which are smaller than these wherever they can be.
+    plain["sparsity"]["formats"] = formats = ["dense", "cp", "nm", "rle"]
+    if expected == "cp":
+        formats.remove("rle")
+    hardware = Hardware.model_validate_json(json.dumps(plain))
+    net = SPARSE.with_pattern(pattern)
+    result = looked_up(net, hardware, residency=False)
+    row, layer = result.layer_rows[1], net.layers[1]
+    stored = FORMATS[expected](layer.mask, hardware.bits.weight)
+    assert (row.weight_format, row.weight_bits) == (expected, stored.total)
+    every = [each(layer.mask, 8).total for name, each in FORMATS.items()
+             if name in formats and each.holds(layer.mask)]  # fmt: skip
+    assert stored.total == min(every)
+    assert bill(result, layer.name)["DRAM", "weight", "read"][1] == pytest.approx(stored.total)
 
 
 @pytest.mark.parametrize(

@@ -476,8 +476,10 @@ def test_formats_that_cannot_hold_a_mask_are_passed_over() -> None:
 
 
 @pytest.mark.parametrize("pattern", ["PSD4_P8", "pSC1", "2:4", "3:8", "array"])
-@pytest.mark.parametrize("name", ["rle", "cp", "nm"])
-def test_room_of_the_fullest_tile_is_enough(pattern: str, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "run_bits"), [("rle", 5), ("rle", 1), ("rle", 16), ("cp", 5), ("nm", 5)]
+)
+def test_room_of_the_fullest_tile_is_enough(pattern: str, name: str, run_bits: int) -> None:
     shape = layer(12, 22)
     if pattern == "array":
         mask = Mask.from_array(np.random.default_rng(5).random((1, 12, 22, 3, 3)) < 0.1)
@@ -485,10 +487,12 @@ def test_room_of_the_fullest_tile_is_enough(pattern: str, name: str) -> None:
         mask = Mask.of(pattern, shape, 2)
     if not get_format(name).holds(mask):
         return
-    store = WeightStore.of(mask, 8, [name])
+    store = WeightStore.of(mask, 8, [name], run_bits=run_bits)
+    assert store.total_bits == get_format(name)(mask, 8, run_bits=run_bits).total
     assert store.stored * 8 == store.values_bits
     k_tiles, c_tiles = np.array([1, 5, 12]), np.array([1, 3, 4, 7, 22])
     room = store.tile_bits(shape, k_tiles, c_tiles, 9)
     for (i, k), (j, c) in product(enumerate(k_tiles.tolist()), enumerate(c_tiles.tolist())):
-        exact = tile_bits(name, mask, Tiles.grid(mask, (1, k, c, 3, 3)), 8).total.max()
+        tiles = Tiles.grid(mask, (1, k, c, 3, 3))
+        exact = tile_bits(name, mask, tiles, 8, run_bits=run_bits).total.max()
         assert exact <= room[i, j] <= exact * (1 if name == "nm" else 3)

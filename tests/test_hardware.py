@@ -6,14 +6,15 @@ import copy
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from pydantic import BaseModel, ValidationError
 
 from energysim.axes import Dim, Tensor
 from energysim.errors import InputError, InputErrors
-from energysim.hardware import Hardware
+from energysim.hardware import FormatWord, Hardware
+from energysim.sparsity import FORMATS
 from energysim.units import COLUMNS, average_pj, cycles_to_ms, pj_to_mj, si
 from energysim.yamlio import load_model, parse_model, to_yaml
 
@@ -115,10 +116,15 @@ def test_defaults() -> None:
     assert chip.vector is None
     assert chip.sparsity.weights == "none"
     assert chip.sparsity.formats == ("dense",)
+    assert chip.sparsity.run_bits == 5
     assert (chip.padding, chip.residency, chip.static_mw) == ("clip", False, 0.0)
     assert [level.compressed for level in chip.levels] == [True, True, False]
     assert chip.levels[0].holds == ("weight", "input", "output")
     assert chip.levels[1].bandwidth_bits_per_cycle is None
+
+
+def test_hardware_can_name_every_format() -> None:
+    assert get_args(FormatWord) == tuple(FORMATS)
 
 
 def test_capacity_per_tensor_in_kib() -> None:
@@ -178,6 +184,16 @@ L1, L2 = ("levels", 1), ("levels", 2)
             {"formats": ["dense", "dense"]},
             "sparsity.formats.1: 'dense' stands here twice",
         ),
+        (
+            ("sparsity",),
+            {"formats": ["rel"]},
+            (
+                "sparsity.formats.0: must be one of 'dense', 'csr', 'periodic', 'bitmap', 'rle',"
+                " 'cp', 'nm', got 'rel'"
+            ),
+        ),
+        (("sparsity",), {"run_bits": 0}, "sparsity.run_bits: must be >= 1, got 0"),
+        (("sparsity",), {"run_bits": 17}, "sparsity.run_bits: must be <= 16, got 17"),
         (("levels",), CHIP["levels"][:1], "levels: must have at least 2 entries, got 1"),
         (
             ("levels",),

@@ -261,7 +261,8 @@ def encode(mask: Mask, name: str, bits: int) -> tuple[str, str, npt.NDArray[np.b
     return values, metadata, table[(k + c + 1) % period].reshape(rows.shape)
 
 
-@given(masks(), st.sampled_from(sorted(FORMATS)))
+# The other formats have an encoder that writes single fields, in test_formats.
+@given(masks(), st.sampled_from(["dense", "csr", "bitmap", "periodic"]))
 def test_bits_equal_a_real_encoding(mask: Mask, name: str) -> None:
     if name == "periodic" and not mask.periodic:
         return

@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from energysim.axes import Shape, Tensor
-from energysim.sparsity import RUN_BITS, Mask, all_formats, block_entries, cheapest
+from energysim.sparsity import FORMATS, RUN_BITS, Mask, block_entries, cheapest
 
 Ints = npt.NDArray[np.int64]
 
-ONCE_PER_LAYER = frozenset(name for name, each in all_formats().items() if each.once)
+ONCE_PER_LAYER = frozenset(name for name, each in FORMATS.items() if each.once)
 """Formats whose metadata is one table a layer: loaded once, not with every tile."""
 
 
@@ -32,9 +32,13 @@ class WeightStore:
     """of the stored indices, bitmaps or tables [bit]"""
     weight_bits: int
     """width of one weight [bit]"""
+    run_bits: int = RUN_BITS
+    """width of a run of zeros, for ``rle`` [bit]"""
 
     @classmethod
-    def of(cls, mask: Mask, bits: int, formats: Iterable[str]) -> WeightStore:
+    def of(
+        cls, mask: Mask, bits: int, formats: Iterable[str], *, run_bits: int = RUN_BITS
+    ) -> WeightStore:
         """The smallest of the allowed formats; the first of equals.
 
         Parameters
@@ -43,11 +47,18 @@ class WeightStore:
         bits : int
             Width of a weight [bit].
         formats : iterable of str
-            Names of :func:`energysim.sparsity.all_formats`; a format that cannot hold the mask is
+            Names of :data:`energysim.sparsity.FORMATS`; a format that cannot hold the mask is
             passed over.
+        run_bits : int
+            Width of a run of zeros, for ``rle`` [bit].
+
+        Raises
+        ------
+        InputError
+            If a name is unknown, none of them can hold the mask, or a run has no width.
         """
-        name, stored = cheapest(mask, bits, formats)
-        return cls(mask, name, mask.total, stored.values, stored.metadata, bits)
+        name, stored = cheapest(mask, bits, formats, run_bits=run_bits)
+        return cls(mask, name, mask.total, stored.values, stored.metadata, bits, run_bits)
 
     @property
     def total_bits(self) -> int:
@@ -108,9 +119,10 @@ class WeightStore:
         if self.format == "cp":  # indices inside a tile are no wider than those of the layer
             coordinates: Ints = live * sum((each - 1).bit_length() for each in self.mask.dims)
             return values + coordinates
-        if self.format == "rle":  # a zero is stored after 2**RUN_BITS others at the soonest
-            pairs: Ints = (live + ((dense - live) >> RUN_BITS)) * (self.weight_bits + RUN_BITS)
-            return pairs
+        if self.format == "rle":  # 2**run_bits zeros are stored as one at the soonest
+            pairs: Ints = live + ((dense - live) >> self.run_bits)
+            coded: Ints = pairs * (self.weight_bits + self.run_bits)
+            return coded
         if self.format in ONCE_PER_LAYER:
             return values + self.metadata_bits
         metadata: Ints = -(-dense * self.metadata_bits // shape.elements(Tensor.WEIGHT))

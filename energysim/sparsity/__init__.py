@@ -7,7 +7,6 @@ imported only where a mask is written out as an array.
 
 from energysim.sparsity.formats import (
     FORMATS,
-    MORE_FORMATS,
     RUN_BITS,
     Format,
     StoredBits,
@@ -48,7 +47,6 @@ __all__ = [
     "ALL_TAPS",
     "CORNERS",
     "FORMATS",
-    "MORE_FORMATS",
     "PAIRS",
     "PATTERNS",
     "RUN_BITS",

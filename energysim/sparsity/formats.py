@@ -534,13 +534,6 @@ FORMATS: dict[str, Format] = {
             once=True,
         ),
         Format("bitmap", _plain(bitmap_bits), _bitmap_tiles),
-    )
-}
-"""Storage formats that hardware files can name."""
-
-MORE_FORMATS: dict[str, Format] = {
-    each.name: each
-    for each in (
         Format("rle", rle_bits, _rle_tiles),
         Format("cp", _plain(cp_bits), _cp_tiles),
         Format(
@@ -551,12 +544,12 @@ MORE_FORMATS: dict[str, Format] = {
         ),
     )
 }
-"""Storage formats that can be counted and that no hardware file names yet."""
+"""Storage formats by name; a hardware file lists those that its machine decodes."""
 
 
 def all_formats() -> dict[str, Format]:
     """Every storage format by name."""
-    return {**FORMATS, **MORE_FORMATS}
+    return dict(FORMATS)
 
 
 def get_format(name: str) -> Format:
@@ -567,13 +560,12 @@ def get_format(name: str) -> Format:
     InputError
         If there is no such format; names the nearest one.
     """
-    known = all_formats()
-    if name not in known:
+    if name not in FORMATS:
         raise InputError(
-            f"no storage format named {name!r}.{did_you_mean(name, known)}"
-            f" Known: {', '.join(known)}"
+            f"no storage format named {name!r}.{did_you_mean(name, FORMATS)}"
+            f" Known: {', '.join(FORMATS)}"
         )
-    return known[name]
+    return FORMATS[name]
 
 
 def cheapest(
