@@ -17,6 +17,7 @@ from typing import Literal
 from energysim.errors import InputError, did_you_mean
 from energysim.hardware import Hardware
 from energysim.network import Network, NetworkSpec, build_network
+from energysim.sparsity import MaskFile
 from energysim.yamlio import load_model
 
 Kind = Literal["nets", "hw"]
@@ -131,8 +132,11 @@ def _load_network(path: Path, *, readers: tuple[Path, ...]) -> Network:
     def resolve_base(name: str) -> Network:
         return _load_network(_find_base(name, beside=path), readers=(*readers, resolved))
 
+    def open_masks(name: str) -> MaskFile:
+        return MaskFile.open(path.parent / name)
+
     spec, source = load_model(path, NetworkSpec)
-    return build_network(spec, source, resolve_base)
+    return build_network(spec, source, resolve_base, open_masks=open_masks)
 
 
 def _find_base(name: str, *, beside: Path) -> Path:

@@ -6,16 +6,30 @@ that the layers fit together and returns a :class:`Network`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Annotated, Literal, Protocol
+from functools import lru_cache
+from typing import TYPE_CHECKING, Annotated, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from energysim.axes import Dim, Shape, Tensor
 from energysim.errors import InputError, InputErrors, did_you_mean
-from energysim.sparsity import SIDE, Mask, Pattern, get_pattern, problems_of
+from energysim.sparsity import (
+    SIDE,
+    Head,
+    Mask,
+    MaskFile,
+    Pattern,
+    get_pattern,
+    mask_misfit,
+    problems_of,
+)
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 LIMIT = 2**20
 """Every integer of a network file is smaller than this."""
@@ -201,6 +215,9 @@ class NetworkSpec(_Spec):
     """name of a dense network, in place of ``input`` and ``layers``"""
     pattern: PatternField | None = None
     """laid over the base: every convolution larger than 1x1 but the first, N:M on 1x1 ones too"""
+    masks: Annotated[str, Field(min_length=1)] | None = None
+    """file of masks (``.npz``: layer name -> array of bool), its path seen from this file; layers
+    that it doesn't name keep their pattern"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +244,8 @@ class Layer:
     """of a pool"""
     channels: int | None = None
     """how many channels of its inputs it reads, where the file says so"""
+    live: str = ""
+    """of a mask of its own: one bit a weight in the order of ``[G, K, C, R, S]``, as base64"""
 
     @property
     def has_weights(self) -> bool:
@@ -242,6 +261,8 @@ class Layer:
     @property
     def mask(self) -> Mask:
         """Which weights are live; only for a layer with weights."""
+        if self.live:
+            return _own_mask(self.live, self.shape, self.pattern)
         return Mask.of(self.pattern, self.shape, self.seed)
 
     @property
@@ -271,12 +292,18 @@ class Layer:
         return self.weights * shape[Dim.N] * shape[Dim.P] * shape[Dim.Q]
 
 
+@lru_cache(maxsize=128)
+def _own_mask(live: str, shape: Shape, pattern: str) -> Mask:
+    return Mask.from_bits(b64decode(live), shape, name=pattern)
+
+
 @dataclass(frozen=True, slots=True)
 class Network:
     """Layers in the order of computation, checked to fit together."""
 
     name: str
-    """of the network; ``base+pattern`` where :meth:`with_pattern` made it"""
+    """of the network; ``base+pattern`` where :meth:`with_pattern` made it, ``network+masks`` where
+    :meth:`with_masks` did"""
     source: str
     """where the layers come from"""
     layers: tuple[Layer, ...]
@@ -287,6 +314,8 @@ class Network:
     """name of the dense network that this is a variant of"""
     pattern: str = "dense"
     """of all its layers that aren't dense; ``mixed`` where they differ"""
+    masks: str | None = None
+    """the file of masks, as the network file names it"""
 
     @property
     def parameters(self) -> int:
@@ -359,8 +388,91 @@ class Network:
         """The dense network that a variant is made of; any other network as it is."""
         if self.base is None:
             return self
-        layers = tuple(replace(layer, pattern="dense") for layer in self.layers)
-        return replace(self, name=self.base, layers=layers, base=None, pattern="dense")
+        layers = tuple(replace(layer, pattern="dense", live="") for layer in self.layers)
+        return replace(self, name=self.base, layers=layers, base=None, pattern="dense", masks=None)
+
+    def with_masks(self, masks: Mapping[str, npt.ArrayLike]) -> Network:
+        """Give layers a mask of their own, such as what pruning has left.
+
+        Parameters
+        ----------
+        masks : mapping of str to array-like of bool
+            Layer name -> mask: ``[K, C / groups, R, S]`` with K over all groups, as frameworks hold
+            weights; ``[G, K, C, R, S]``; for 1x1 kernels and linear layers ``[K, C]`` too; or one
+            bool for each input channel. Layers that it doesn't name keep their pattern.
+
+        Returns
+        -------
+        Network
+            Named ``network+masks``.
+
+        Raises
+        ------
+        InputErrors
+            If a layer is unknown or has no weights, or its mask has another type or shape or no
+            live weight.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from energysim.catalog import load_network
+        >>> some = load_network("vgg16").with_masks({"conv1_2": np.eye(64, dtype=bool)[0]})
+        >>> some.name, some.layer("conv1_2").weights, some.pattern
+        ('vgg16+masks', 576, 'channels')
+        """
+        import numpy as np
+
+        arrays = {name: np.asarray(mask) for name, mask in masks.items()}
+        heads = {name: Head(str(each.dtype), each.shape) for name, each in arrays.items()}
+        problems: list[str] = []
+        layers = _masked(self.layers, heads, arrays.__getitem__, problems)
+        if problems:
+            raise InputErrors(f"{self.name}: {problem}" for problem in problems)
+        return replace(
+            self,
+            name=self.name if self.name.endswith("+masks") else f"{self.name}+masks",
+            layers=layers,
+            base=self.base or (self.name if self.pattern == "dense" else None),
+            pattern=_pattern_of(layers),
+            masks=None,
+        )
+
+
+def _masked(
+    layers: tuple[Layer, ...],
+    heads: Mapping[str, Head],
+    read: Callable[[str], npt.ArrayLike],
+    problems: list[str],
+) -> tuple[Layer, ...]:
+    """Give layers masks of their own; adds to the problems what stands against it.
+
+    Masks are read one by one, and those that do not fit by their heads are not.
+    """
+    known = {layer.name: layer for layer in layers}
+    made: dict[str, Layer] = {}
+    for name, head in heads.items():
+        layer = known.get(name)
+        if layer is None:
+            problems.append(f"there is no layer named {name!r}.{did_you_mean(name, known)}")
+        elif not layer.has_weights:
+            problems.append(f"layer {name!r} ({layer.kind}) has no weights, so it takes no mask")
+        elif problem := mask_misfit(layer.shape, head.dtype, head.shape):
+            problems.append(f"layer {name!r}: {problem}")
+        else:
+            try:
+                mask = Mask.for_layer(read(name), layer.shape)
+            except InputError as error:
+                problems.append(f"layer {name!r}: {error}")
+                continue
+            live = b64encode(mask.live).decode()
+            made[name] = replace(layer, pattern=mask.pattern.name, live=live)
+    return tuple(made.get(layer.name, layer) for layer in layers)
+
+
+def _pattern_of(layers: tuple[Layer, ...]) -> str:
+    """Name the pattern of all layers that aren't dense; ``mixed`` where they differ."""
+    patterns = {layer.pattern for layer in layers} - {"dense"} or {"dense"}
+    return patterns.pop() if len(patterns) == 1 else "mixed"
 
 
 def _lay_over(network: Network, pattern: Pattern) -> tuple[tuple[Layer, ...], list[str]]:
@@ -417,7 +529,11 @@ class Positions(Protocol):
 
 
 def build_network(
-    spec: NetworkSpec, source: Positions | None, resolve_base: Callable[[str], Network]
+    spec: NetworkSpec,
+    source: Positions | None,
+    resolve_base: Callable[[str], Network],
+    *,
+    open_masks: Callable[[str], MaskFile] = MaskFile.open,
 ) -> Network:
     """Infer every shape and check that the layers fit together.
 
@@ -429,6 +545,8 @@ def build_network(
         The file it comes from, if any, to say where a problem stands.
     resolve_base : callable
         Finds the network that ``base:`` names.
+    open_masks : callable
+        Opens the file that ``masks:`` names; by default seen from the current folder.
 
     Returns
     -------
@@ -444,9 +562,26 @@ def build_network(
         network = _build_variant(spec, report, resolve_base)
     else:
         network = _build_layers(spec, spec.layers, report)
+    if network is not None and spec.masks is not None and not report.problems:
+        network = _with_mask_file(network, spec.masks, open_masks, report)
     if network is None or report.problems:
         raise InputErrors(report.problems)
     return network
+
+
+def _with_mask_file(
+    network: Network, name: str, open_masks: Callable[[str], MaskFile], report: _Report
+) -> Network:
+    try:
+        file = open_masks(name)
+    except InputError as error:
+        report.add(("masks",), str(error))
+        return network
+    problems: list[str] = []
+    layers = _masked(network.layers, file.heads, file.read, problems)
+    for problem in problems:
+        report.add(("masks",), f"{name}: {problem}")
+    return replace(network, layers=layers, pattern=_pattern_of(layers), masks=name)
 
 
 @dataclass(slots=True)
@@ -480,11 +615,7 @@ def _build_variant(
     if spec.base == spec.name:
         report.add(("base",), f"network {spec.name!r} names itself as its base")
         return None
-    pattern = None
-    if spec.pattern is None:
-        report.add(("base",), f"a variant of {spec.base!r} needs a `pattern:` to lay over it")
-    else:
-        pattern = _find_pattern(spec.pattern, ("pattern",), report, kernel=(SIDE, SIDE))
+    pattern = _variant_pattern(spec, report)
     try:
         base = resolve_base(spec.base)
     except InputErrors:
@@ -505,6 +636,17 @@ def _build_variant(
     for problem in problems:
         report.add(("base",) if base.pattern != "dense" else ("pattern",), problem)
     return Network(spec.name, spec.source, layers, base.input_size, base.name, pattern.name)
+
+
+def _variant_pattern(spec: NetworkSpec, report: _Report) -> Pattern | None:
+    if spec.pattern is not None:
+        return _find_pattern(spec.pattern, ("pattern",), report, kernel=(SIDE, SIDE))
+    if spec.masks is not None:
+        return get_pattern("dense")
+    report.add(
+        ("base",), f"a variant of {spec.base!r} needs a `pattern:` to lay over it, or `masks:`"
+    )
+    return None
 
 
 def _find_pattern(
@@ -571,8 +713,7 @@ def _build_layers(
         previous = record.name
     if spec.input is None or report.problems:
         return None
-    patterns = {layer.pattern for layer in layers} - {"dense"} or {"dense"}
-    pattern = patterns.pop() if len(patterns) == 1 else "mixed"
+    pattern = _pattern_of(tuple(layers))
     return Network(spec.name, spec.source, tuple(layers), spec.input, None, pattern)
 
 

@@ -24,12 +24,19 @@ def network_yaml(network: Network) -> str:
     Returns
     -------
     str
-        YAML that :func:`energysim.catalog.load_network` reads back to equal layers.
+        YAML that :func:`energysim.catalog.load_network` reads back to equal layers. Where they have
+        masks of their own, it names the file of masks as the network's file does, and so is read
+        back from the same folder; masks given in Python are only described.
     """
     head: dict[str, Any] = {"name": network.name, "source": network.source}
+    if network.masks is not None:
+        head["masks"] = network.masks
     lines = [to_yaml(head).rstrip("\n")]
     if network.base is not None:
         lines.append(f"# variant of {network.base}: pattern {network.pattern}, written out")
+    if network.masks is None and any(layer.live for layer in network.layers):
+        lines.append("# masks given in Python: save them with numpy.savez, and name the file here:")
+        lines.append("# masks: FILE.npz")
     lines.append(
         f"# {len(network.layers)} layers, {_figure(network.parameters)} parameters, "
         f"{_figure(network.macs)} MACs, {_figure(network.effective_macs)} effective"
@@ -54,7 +61,8 @@ def _comment(layer: Layer) -> str:
     weights, macs = _figure(layer.weights), _figure(layer.effective_macs)
     part = layer.weights / layer.weights_dense
     of = "" if part == 1 else f" of {_figure(layer.weights_dense)}"
-    return f"-> {size}, {weights}{of} weights, {macs} MACs"
+    own = f", own mask of density {part:.3g}" if layer.live else ""
+    return f"-> {size}, {weights}{of} weights, {macs} MACs{own}"
 
 
 def _figure(value: int) -> str:
@@ -84,7 +92,7 @@ def _fields(layer: Layer, previous: str) -> Iterator[tuple[str, Any]]:
         yield "bias", False
     if layer.batch_norm:
         yield "batch_norm", True
-    if layer.pattern != "dense":
+    if layer.pattern != "dense" and not layer.live:
         yield "pattern", layer.pattern
     if layer.mode is not None:
         yield "mode", str(layer.mode)

@@ -25,7 +25,8 @@ from energysim.sparsity.formats import (
     tile_bits,
     tile_nonzeros,
 )
-from energysim.sparsity.masks import Mask, block_entries
+from energysim.sparsity.maskfile import Head, MaskFile
+from energysim.sparsity.masks import Mask, block_entries, mask_misfit
 from energysim.sparsity.patterns import (
     ALIASES,
     ALL_TAPS,
@@ -54,7 +55,9 @@ __all__ = [
     "SINGLES",
     "Coverage",
     "Format",
+    "Head",
     "Mask",
+    "MaskFile",
     "Pattern",
     "StoredBits",
     "Taps",
@@ -70,6 +73,7 @@ __all__ = [
     "dense_bits",
     "get_format",
     "get_pattern",
+    "mask_misfit",
     "nm_bits",
     "periodic_bits",
     "problems_of",

@@ -120,10 +120,85 @@ class Mask:
                     f" {blocks[0]}:{blocks[1]} allows {blocks[0]}"
                 )
         live = np.packbits(given).tobytes()
-        dims = (groups, filters, channels, height, width)
+        return cls._packed((groups, filters, channels, height, width), live, name, blocks)
+
+    @classmethod
+    def _packed(
+        cls,
+        dims: tuple[int, int, int, int, int],
+        live: bytes,
+        name: str,
+        blocks: tuple[int, int] | None = None,
+    ) -> Mask:
         digest = hashlib.sha256(repr(dims).encode() + live).hexdigest()
-        pattern = Pattern(name, 0, (), kernel=(height, width), blocks=blocks, digest=digest)
+        pattern = Pattern(name, 0, (), kernel=dims[3:], blocks=blocks, digest=digest)
         return cls(pattern, dims, 0, live)
+
+    @classmethod
+    def from_bits(cls, live: bytes, shape: Shape, *, name: str = "irregular") -> Mask:
+        """Take the mask that another one's ``live`` spells, for a layer of the same shape.
+
+        Parameters
+        ----------
+        live : bytes
+            One bit a weight in the order of ``[G, K, C, R, S]``, the first one on top.
+        shape : Shape
+            Geometry of a layer with weights.
+        name : str
+            What the pattern is called in tables.
+
+        Raises
+        ------
+        InputError
+            If there are not as many bytes as the weights take.
+
+        Examples
+        --------
+        >>> shape = Shape((1, 1, 1, 4, 1, 1, 3, 1), size=(3, 1))
+        >>> Mask.from_bits(bytes([0b11110001, 0b00010000]), shape).nonzeros
+        6
+        """
+        dims = _dims_of(shape)
+        if len(live) != -(-prod(dims) // 8):
+            raise InputError(
+                f"{prod(dims)} weights take {-(-prod(dims) // 8)} bytes of bits, got {len(live)}"
+            )
+        return cls._packed(dims, live, name)
+
+    @classmethod
+    def for_layer(cls, array: npt.ArrayLike, shape: Shape) -> Mask:
+        """Take any mask of one layer, in one of the shapes that a file of masks may have.
+
+        Parameters
+        ----------
+        array : array-like of bool
+            ``[G, K, C, R, S]``; ``[G * K, C, R, S]`` as frameworks hold weights; for 1x1 kernels
+            and linear layers ``[G * K, C]`` too; or ``[G * C]``, False for dead input channels.
+        shape : Shape
+            Geometry of a layer with weights.
+
+        Raises
+        ------
+        InputError
+            If it has another type or shape, or no weight is live.
+
+        Examples
+        --------
+        >>> shape = Shape((1, 1, 8, 4, 1, 1, 3, 3), size=(3, 3))
+        >>> Mask.for_layer([True, False, False, True], shape).nonzeros
+        144
+        """
+        import numpy as np
+
+        given = np.asarray(array)
+        problem = mask_misfit(shape, str(given.dtype), given.shape)
+        if problem:
+            raise InputError(problem)
+        if not given.any():
+            raise InputError("no weight is live, so the layer computes nothing. Leave it out")
+        if given.ndim == 1:
+            return cls.from_channels(shape, given)
+        return cls.from_array(given.reshape(_dims_of(shape)))
 
     @classmethod
     def from_channels(cls, shape: Shape, live: npt.ArrayLike) -> Mask:
@@ -349,6 +424,37 @@ class Mask:
         c = np.arange(groups * channels, dtype=np.int64).reshape(groups, 1, channels)
         numbers: npt.NDArray[np.int64] = (k + c + 1) % self.pattern.period
         return numbers
+
+
+def _dims_of(shape: Shape) -> tuple[int, int, int, int, int]:
+    return shape[Dim.G], shape[Dim.K], shape[Dim.C], shape[Dim.R], shape[Dim.S]
+
+
+def mask_misfit(shape: Shape, dtype: str, found: tuple[int, ...]) -> str:
+    """Say why an array can't be the mask of a layer; nothing if it can.
+
+    Parameters
+    ----------
+    shape : Shape
+        Geometry of a layer with weights.
+    dtype : str
+        Name of the array's type.
+    found : tuple of int
+        Its shape.
+    """
+    groups, filters, channels, height, width = dims = _dims_of(shape)
+    allowed: list[tuple[int, ...]] = [(groups * filters, channels, height, width), dims]
+    if height == width == 1:
+        allowed.insert(0, allowed[0][:2])
+    if dtype != "bool":
+        return f"a mask is an array of bool, got {dtype}. Try `array != 0`"
+    if found in (*allowed, (groups * channels,)):
+        return ""
+    shapes = ", ".join(str(list(each)) for each in allowed)
+    return (
+        f"its mask has the shape {shapes}, or [{groups * channels}] for whole input channels;"
+        f" got {list(found)}"
+    )
 
 
 def _residues(extent: int, period: int) -> list[int]:
