@@ -15,7 +15,7 @@ from energysim.cli import main, options
 from energysim.hardware import FormatWord
 from energysim.mapper.goal import Objective
 
-COMMANDS = ["run", "list", "show", "check", "cache", "formats"]
+COMMANDS = ["run", "list", "show", "check", "cache", "formats", "compare"]
 HEAVY = ("numpy", "pandas", "matplotlib", "rich")
 
 

@@ -31,6 +31,7 @@ _MODULES = {
     "check": "check",
     "cache": "cache_",
     "formats": "formats",
+    "compare": "compare",
 }
 
 
