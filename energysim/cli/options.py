@@ -83,6 +83,21 @@ hardware = click.option(
     shell_complete=complete_names("hw"),
     help="Hardware: a name ('energysim list hw') or a .yaml file.",
 )
+run_hardware = click.option(
+    "--hw",
+    "hw",
+    metavar="NAME",
+    shell_complete=complete_names("hw"),
+    help="Hardware: a name ('energysim list hw') or a .yaml file.  [required but for --model]",
+)
+model = click.option(
+    "--model",
+    type=click.Choice(("counts", "yang2019")),
+    default="counts",
+    show_default=True,
+    help="Energy model: exact counts of the best mapping on --hw, or, for comparison, the closed "
+    "form of Yang et al. 2019, which has a machine of its own.",
+)
 pattern = click.option(
     "--pattern",
     metavar="NAME",
@@ -232,7 +247,7 @@ def together(*decorators: Callable[[Decorated], Decorated]) -> Callable[[Decorat
 
 run_options = together(
     network,
-    hardware,
+    run_hardware,
     objective,
     pattern,
     mapping,
@@ -246,6 +261,7 @@ run_options = together(
     no_cache,
     explain,
     levels,
+    model,
     print_format,
     output,
     quiet,

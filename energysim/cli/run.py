@@ -23,9 +23,12 @@ _SWITCH = {"on": True, "off": False, None: None}
 
 @click.command("run")
 @options.run_options
+@click.pass_context
 def command(
+    context: click.Context,
+    /,
     net: str,
-    hw: str,
+    hw: str | None,
     pattern: str | None,
     mapping: Path | None,
     print_format: str | None,
@@ -48,6 +51,7 @@ def command(
       energysim run --net resnet18 --hw edge_tpu --batch 8 -o resnet18.csv
       energysim run --net vgg16_ps --hw edge_tpu --explain conv3_2
       energysim run --net vgg16_ps --hw edge_tpu --objective energy,latency
+      energysim run --net vgg16_ps --model yang2019
     """  # noqa: D301 - click's mark is a backspace
     from energysim.cache import Cache, folder
     from energysim.catalog import load_hardware, load_network
@@ -55,10 +59,14 @@ def command(
     from energysim.simulate import simulate
     from energysim.yamlio import load_model
 
+    target = options.target(output, print_format)
+    if settings.pop("model") != "counts":
+        _closed_form(context, net, pattern, target)
+        return
+    hw = _needed(context, hw)
     quiet, verbose, levels = (settings.pop(word) for word in ("quiet", "verbose", "levels"))
     layer, pair = settings.pop("explain"), settings.pop("objectives")
     settings["objective"] = pair[0]
-    target = options.target(output, print_format)
     what = _asked(pair, settings["dataflow"], layer, levels=levels)
     _check_asked(what, target, mapping)
     if verbose:
@@ -99,6 +107,30 @@ def command(
     if verbose and not quiet:
         render.say(f"searched for {result.search.seconds:.2f} s")
     render.deliver(result, dense, target, levels=levels, quiet=quiet)
+
+
+def _closed_form(
+    context: click.Context, net: str, pattern: str | None, target: options.Target
+) -> None:
+    from energysim.catalog import load_network
+    from energysim.cli.closed_form import check_options, show
+
+    check_options(context, target)
+    show(load_network(net, pattern=pattern), context.params["weight_format"], target)
+
+
+def _needed(context: click.Context, hw: str | None) -> str:
+    """The hardware, which only another model can do without.
+
+    Raises
+    ------
+    MissingParameter
+        If it was not given.
+    """
+    if hw is None:
+        missing = next(each for each in context.command.params if each.name == "hw")
+        raise click.MissingParameter(ctx=context, param=missing)
+    return hw
 
 
 def _asked(pair: tuple[str, ...], dataflow: str | None, layer: str | None, *, levels: bool) -> str:

@@ -1,0 +1,142 @@
+"""``energysim run --model yang2019``: a network by the closed-form model of Yang et al. 2019."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+
+from energysim.cli import options, render
+
+if TYPE_CHECKING:
+    from energysim.model.yang2019 import LayerEnergy
+    from energysim.network import Layer, Network
+
+ACCESSES = ((1, ""), (1e3, "k"), (1e6, "M"), (1e9, "G"))
+"""Units of the columns: register-file accesses."""
+
+USED = frozenset(
+    {"net", "pattern", "model", "weight_format", "print_format", "output", "quiet", "verbose"}
+)
+"""Options of ``run`` that mean something to the model."""
+
+FORMS = ("table", "md", "csv", "json")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One layer, as it is and dense."""
+
+    layer: Layer
+    format: str
+    """how its weights are stored"""
+    energy: LayerEnergy
+    dense: LayerEnergy
+
+
+def rows_of(network: Network, weight_format: str = "auto") -> list[Row]:
+    """Energy of every layer with weights for one image.
+
+    Parameters
+    ----------
+    network : Network
+    weight_format : str
+        A storage format; ``auto`` takes the smallest of dense, periodic, csr and bitmap. Layers
+        that a pattern leaves dense are stored dense.
+    """
+    from energysim.model.yang2019 import Machine, layer_energy
+    from energysim.sparsity import cheapest
+
+    bits, rows = Machine().word_bits, []
+    for layer in network.layers:
+        if not layer.has_weights:
+            continue
+        names = ("dense", "periodic", "csr", "bitmap") if weight_format == "auto" else ("dense",)
+        if weight_format != "auto" and layer.mask.nonzeros < layer.mask.total:
+            names = (weight_format,)
+        name, stored = cheapest(layer.mask, bits, names)
+        live = layer.mask.total if name == "dense" else layer.mask.nonzeros
+        energy = layer_energy(
+            layer.shape, live, index_bits=stored.metadata, index_once=name == "periodic"
+        )
+        rows.append(Row(layer, name, energy, layer_energy(layer.shape, layer.mask.total)))
+    return rows
+
+
+def check_options(context: click.Context, target: options.Target) -> None:
+    """Refuse, before any work, what means nothing to the model.
+
+    Raises
+    ------
+    UsageError
+        If an option was given that means nothing to it, or a format that it can't write.
+    """
+    given = [
+        name
+        for name in context.params
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE and name not in USED
+    ]
+    if given:
+        flags = {each.name: each.opts[-1] for each in context.command.params}
+        words = ", ".join(flags[name] for name in given)
+        raise click.UsageError(
+            f"--model yang2019 has a machine and a mapping of its own: leave out {words}"
+        )
+    if target.form not in FORMS:
+        raise click.UsageError(
+            f"--model yang2019 gives no {target.form}; choose one of {', '.join(FORMS)}"
+        )
+
+
+def show(network: Network, weight_format: str, target: options.Target) -> None:
+    """Print the energy of a network by the model, its weights stored in one format."""
+    rows = rows_of(network, weight_format)
+    if target.form in {"csv", "json"}:
+        records = [_record(network, row) for row in rows]
+        text = render.as_csv(records) if target.form == "csv" else render.as_json(records)
+    else:
+        text = render.grid_text(_grid(network, rows), target)
+    render.print_text(text, target)
+
+
+def _record(network: Network, row: Row) -> dict[str, Any]:
+    return {
+        "network": network.name,
+        "layer": row.layer.name,
+        "pattern": row.layer.pattern,
+        "weights": row.layer.mask.total,
+        "live_weights": row.layer.mask.nonzeros,
+        "weight_format": row.format,
+        **asdict(row.energy),
+        "dram": row.energy.dram,
+        "total": row.energy.total,
+        "dense_total": row.dense.total,
+        "ratio": row.energy.total / row.dense.total,
+    }
+
+
+def _grid(network: Network, rows: Sequence[Row]) -> render.Grid:
+    parts = ("dram", "cache", "register", "compute", "total")
+    totals = [row.energy.total for row in rows]
+    names = ("DRAM", "cache", "registers", "MACs", "total")
+    figures = [
+        render.numbers(name, [getattr(row.energy, part) for row in rows], ACCESSES, like=totals)
+        for name, part in zip(names, parts, strict=True)
+    ]
+    ratios = [render.times(row.energy.total, row.dense.total) for row in rows]
+    dense = sum(row.dense.total for row in rows)
+    columns = (
+        render.Column("layer", [row.layer.name for row in rows], "total", right=False,
+                      narrow="cut"),
+        *figures,
+        render.Column("of dense", ratios, render.times(sum(totals), dense)),
+        render.Column("stored", [row.format for row in rows], right=False),
+    )  # fmt: skip
+    footer = (
+        "one image, 16-bit words; energy in register-file accesses, a DRAM word is 200",
+        "closed form of Yang et al. 2019: a 12x14 array of its own, no mapping, nothing kept",
+    )
+    return render.Grid(columns, f"{network.name} · model yang2019", footer, shares=totals)
