@@ -295,12 +295,10 @@ def _families(
 
 
 def _dense(network: Network) -> Network:
-    """The network without any pattern, wherever it came from."""
-    dense = network.dense()
-    if dense.pattern == "dense":
-        return dense
-    layers = tuple(replace(layer, pattern="dense") for layer in dense.layers)
-    return replace(dense, layers=layers, pattern="dense")
+    """The network without any pattern or mask, wherever it came from."""
+    layers = tuple(replace(layer, pattern="dense", live="") for layer in network.layers)
+    name = network.base or network.name
+    return replace(network, name=name, layers=layers, base=None, pattern="dense", masks=None)
 
 
 def _identity(network: Network) -> object:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -122,7 +123,7 @@ def command(
     cache = None if no_cache else Cache(folder())
     with render.progress(visible=not quiet) as tell:
         found = compare(networks, machines, cache=cache, progress=tell, **settings)
-    render.print_text(_text(found, target, settings), target)
+    render.print_text(text(found, target, settings), target)
     if not quiet:
         if target.path is not None:
             render.say(f"wrote {target.path} ({target.form}, {len(found.rows)} rows)")
@@ -168,7 +169,16 @@ def _left_out(left_out: Sequence[LeftOut]) -> Iterator[str]:
 # -- the table -------------------------------------------------------------------------------------
 
 
-def _text(found: Comparison, target: options.Target, settings: dict[str, Any]) -> str:
+def text(found: Comparison, target: options.Target, settings: dict[str, Any]) -> str:
+    """Write a comparison in the form that is asked for.
+
+    Parameters
+    ----------
+    found : Comparison
+    target : Target
+    settings : dict
+        What JSON says of the options.
+    """
     from energysim.cli import render
     from energysim.result import VERSION
 
@@ -263,10 +273,15 @@ def _names(rows: Sequence[Row]) -> list[Column]:
     """What tells the rows apart; the pattern always."""
     from energysim.cli.render import Column
 
+    shown = Counter((row.base, row.hardware, row.pattern) for row in rows)
     columns = {
         "network": [row.base for row in rows],
         "hardware": [row.hardware for row in rows],
-        "pattern": [row.pattern for row in rows],
+        "pattern": [
+            # Masks that differ may go by the same word.
+            row.pattern if shown[row.base, row.hardware, row.pattern] == 1 else row.network
+            for row in rows
+        ],
     }
     return [
         Column(name, cells, right=False, narrow="cut")
@@ -351,7 +366,7 @@ def _format_columns(rows: Sequence[Row]) -> list[tuple[Column, ...]]:
 
     factor, unit = unit_for([row.figures.stored_bits for row in rows], BITS)
     chosen = Column("chosen", [row.weight_format for row in rows], right=False)
-    columns = [(chosen,)]
+    columns: list[tuple[Column, ...]] = [(chosen,)]
     for name in dict.fromkeys(each.format for row in rows for each in row.formats):
         sizes = [next((x for x in row.formats if x.format == name), None) for row in rows]
         cells = [
