@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from tokenize import TokenError
 from typing import IO, TYPE_CHECKING
 
 from energysim.errors import InputError
@@ -22,8 +23,11 @@ if TYPE_CHECKING:
 
 _SUFFIX = ".npy"
 _REMEDY = "Write it with numpy.savez(FILE, LAYER=mask, ...)"
-# What a damaged or hostile archive makes the zip and array readers raise.
 _DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError, OSError, MemoryError)
+"""What a damaged or hostile archive makes the zip and array readers raise."""
+
+_UNREADABLE = (ValueError, KeyError, TypeError, SyntaxError, TokenError)
+"""The head of an array is a Python literal: what parsing another text raises."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,10 +107,8 @@ class MaskFile:
         try:
             with np.load(self.path, allow_pickle=False) as arrays:
                 array: npt.NDArray[np.generic] = arrays[name]
-        except (*_DAMAGE, KeyError) as error:
-            raise InputError(
-                f"the array of layer {name!r} is damaged ({_brief(error)})", where=str(self.path)
-            ) from None
+        except (*_DAMAGE, *_UNREADABLE) as error:
+            raise InputError(f"the array of its mask is damaged ({_brief(error)})") from None
         return array
 
 
@@ -127,13 +129,11 @@ def _head(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Head:
 def _head_of(file: IO[bytes], name: str) -> tuple[Head, int]:
     from numpy.lib import format as npy
 
-    version = npy.read_magic(file)
-    if version == (1, 0):
-        shape, _, dtype = npy.read_array_header_1_0(file)
-    elif version == (2, 0):
-        shape, _, dtype = npy.read_array_header_2_0(file)
-    else:
-        raise ValueError(f"{name!r} in it is an array of an unknown version {version}")
+    readers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+    try:
+        shape, _, dtype = readers[npy.read_magic(file)](file)
+    except _UNREADABLE:  # their texts name objects of the parser
+        raise ValueError(f"{name!r} in it does not begin as an array does") from None
     return Head(str(dtype), tuple(map(int, shape))), file.tell()
 
 
