@@ -13,10 +13,18 @@ from itertools import pairwise, product
 import numpy as np
 import numpy.typing as npt
 import pytest
+from machines import machine, memory
 
 from energysim.axes import Shape
+from energysim.cache import key_of
 from energysim.errors import InputError
+from energysim.mapper.dataflows import of_machine
+from energysim.mapper.goal import Objective
+from energysim.mapper.problem import Problem
+from energysim.mapping import machine_rules
+from energysim.model.capacity import Residency
 from energysim.model.sparse import WeightStore
+from energysim.solve import _parts
 from energysim.sparsity import (
     PATTERNS,
     Mask,
@@ -473,6 +481,33 @@ def test_formats_that_cannot_hold_a_mask_are_passed_over() -> None:
     assert cheapest(few, 8, ["rle", "cp"], run_bits=3)[1].total == narrow
     with pytest.raises(InputError, match="format nm needs an N:M pattern; irregular is none"):
         get_format("nm")(few, 8)
+
+
+def test_the_width_of_a_run_changes_what_is_stored_and_where_a_mapping_is_kept() -> None:
+    shape = layer(12, 22)
+    mask = Mask.from_array(np.random.default_rng(5).random((1, 12, 22, 3, 3)) < 0.1)
+    stores, keys = [], set()
+    for run_bits in (1, 3, 5, 16):
+        sparsity = {"formats": ["rle"], "run_bits": run_bits}
+        hardware = machine(memory("BUF", capacity_kib=8), sparsity=sparsity)
+        given = hardware.sparsity
+        store = WeightStore.of(mask, 8, given.formats, run_bits=given.run_bits)
+        assert (store.values_bits, store.metadata_bits) == (
+            rle_bits(mask, 8, run_bits).values,
+            rle_bits(mask, 8, run_bits).metadata,
+        )
+        stores.append(store.total_bits)
+        asked = Problem(
+            hardware=hardware,
+            shape=shape,
+            rules=machine_rules(hardware, has_weights=True),
+            dataflow=of_machine(hardware),
+            store=store,
+            residency=Residency(),
+            objective=Objective.ENERGY,
+        )
+        keys.add(key_of(_parts(asked)))
+    assert len(set(stores)) == len(keys) == 4
 
 
 @pytest.mark.parametrize("pattern", ["PSD4_P8", "pSC1", "2:4", "3:8", "array"])
