@@ -345,6 +345,15 @@ def test_markdown_has_whole_rows() -> None:
     assert all(len(each) == 1 for each in counts)
 
 
+def test_one_format_needs_no_table_of_formats() -> None:
+    only = chip().model_copy(update={"sparsity": chip().sparsity.model_copy(
+        update={"formats": ("dense",)})})  # fmt: skip
+    (grid,) = cli.grids(compared([small()], [only], "PS4_P4"), render.UNBOUNDED)
+    (stored,) = [column for column in grid.columns if column.heading.startswith("stored")]
+    assert len(set(stored.cells)) == 1, "zeros are stored as well"
+    assert grid.footer
+
+
 @pytest.mark.parametrize("width", [72, 80, 120, 200])
 @pytest.mark.parametrize("many", [False, True])
 def test_no_line_breaks_in_a_narrow_terminal(width: int, many: bool) -> None:

@@ -25,6 +25,11 @@ Found = TypeVar("Found")
 BITS = ((1, "bit"), (1e3, "kbit"), (1e6, "Mbit"), (1e9, "Gbit"))
 """Units of stored weights."""
 
+FOOTER = (
+    "rel.: relative to the dense network on the same hardware",
+    "stored: each layer in its smallest format, metadata included",
+)
+
 _SWITCH = {"on": True, "off": False, None: None}
 
 
@@ -98,9 +103,9 @@ def command(
     \b
     Example:
       energysim compare --net vgg16 --patterns all --hw edge_tpu
-      energysim compare --net resnet18_ps --hw edge_tpu --hw eyeriss
+      energysim compare --net vgg16 --patterns PS4_P4 --hw edge_tpu --hw eyeriss
       energysim compare --nets vgg16_ps,mobilenet_v2,shufflenet_v2 --hw edge_tpu
-      energysim compare --net vgg16 --patterns PS4_P4,2:4 --hw edge_tpu -o vgg16.csv
+      energysim compare --net resnet18_ps --patterns 2:4 --hw edge_tpu -o resnet18.csv
     """  # noqa: D301 - click's mark is a backspace
     from energysim.cache import Cache, folder
     from energysim.catalog import load_hardware, load_network
@@ -230,15 +235,14 @@ def grids(found: Comparison, width: int) -> list[Grid]:
 
     rows = found.rows
     names = _names(rows)
-    title, footer = _title(rows), _footer(rows)
     blocks = _broken(names, [*_network_columns(rows), *_cost_columns(rows)], width)
     if len(blocks) > 1:
         both = (_network_columns(rows), _cost_columns(rows))
         blocks = [block for part in both for block in _broken(names, part, width)]
     several = len(names) > 1
     made = [Grid(tuple(block), blank_repeats=several) for block in blocks]
-    made[0] = replace(made[0], title=title)
-    made[-1] = replace(made[-1], footer=footer)
+    made[0] = replace(made[0], title=_title(rows))
+    made[-1] = replace(made[-1], footer=FOOTER)
     if any(len(row.formats) > 1 for row in rows):
         columns = _format_columns(rows)
         head = "weights in each format the hardware decodes: values + metadata"
@@ -393,13 +397,3 @@ def _title(rows: Sequence[Row]) -> str:
         *objective,
     )
     return " · ".join(words)
-
-
-def _footer(rows: Sequence[Row]) -> tuple[str, ...]:
-    lines = [
-        "rel.: relative to the dense network on the same hardware",
-        "stored: each layer in its smallest format, metadata included",
-    ]
-    if any(not row.result.search.optimal for row in rows):
-        lines.append("a search was stopped early: there may be better mappings")
-    return tuple(lines)
