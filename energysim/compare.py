@@ -11,7 +11,7 @@ from energysim.hardware import Hardware
 from energysim.network import Layer, Network
 from energysim.result import Result
 from energysim.simulate import Progress, simulate
-from energysim.sparsity import PATTERNS, cheapest, get_format, get_pattern
+from energysim.sparsity import PATTERNS, Format, Mask, StoredBits, get_format, get_pattern
 
 if TYPE_CHECKING:
     from energysim.cache import Cache
@@ -354,8 +354,8 @@ def _is_sparse(layer: Layer) -> bool:
 def _figures(result: Result) -> Figures:
     network, hardware = result.inputs
     stored = [
-        cheapest(layer.mask, hardware.bits.weight, hardware.sparsity.formats)[1]
-        for layer in network.layers
+        _bits(get_format(row.weight_format), layer.mask, hardware)
+        for layer, row in zip(network.layers, result.layer_rows, strict=True)
         if layer.has_weights
     ]
     return Figures(
@@ -379,10 +379,14 @@ def _stored(result: Result) -> tuple[StoredWeights, ...]:
         own, dense = get_format(name), get_format("dense")
         pairs = [(layer.mask, own if _is_sparse(layer) else dense) for layer in weighted]
         if all(each.holds(mask) for mask, each in pairs):
-            bits = [each(mask, hardware.bits.weight) for mask, each in pairs]
+            bits = [_bits(each, mask, hardware) for mask, each in pairs]
             values, metadata = sum(b.values for b in bits), sum(b.metadata for b in bits)
             found.append(StoredWeights(name, values, metadata))
     return tuple(found)
+
+
+def _bits(stored_as: Format, mask: Mask, hardware: Hardware) -> StoredBits:
+    return stored_as(mask, hardware.bits.weight, run_bits=hardware.sparsity.run_bits)
 
 
 def _over(value: float, base: float) -> float | None:
