@@ -375,7 +375,12 @@ def _store(layer: Layer, hardware: Hardware, weight_format: str | None) -> Weigh
     if not layer.has_weights:
         return None
     if weight_format is None or weight_format == "auto":
-        return WeightStore.of(layer.mask, hardware.bits.weight, hardware.sparsity.formats)
+        return WeightStore.of(
+            layer.mask,
+            hardware.bits.weight,
+            hardware.sparsity.formats,
+            run_bits=hardware.sparsity.run_bits,
+        )
     if weight_format not in FORMATS:
         raise InputError(
             f"no weight format named '{weight_format}'.{did_you_mean(weight_format, FORMATS)}\n"
@@ -388,7 +393,9 @@ def _store(layer: Layer, hardware: Hardware, weight_format: str | None) -> Weigh
         )
     # A dense layer gains nothing from an index, and every format can hold it as it is.
     formats = ("dense",) if layer.mask.density == 1 else (weight_format,)
-    return WeightStore.of(layer.mask, hardware.bits.weight, formats)
+    return WeightStore.of(
+        layer.mask, hardware.bits.weight, formats, run_bits=hardware.sparsity.run_bits
+    )
 
 
 @dataclass(frozen=True, slots=True)

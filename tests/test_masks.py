@@ -570,3 +570,11 @@ def test_a_file_is_a_list_of_heads() -> None:
     Path("masks.npz").unlink()
     with pytest.raises(InputError, match=r"the array of its mask is damaged \(.*No such file"):
         file.read("fc")
+
+
+@pytest.mark.parametrize(("run_bits", "bits"), [(5, 52), (4, 48), (3, 55)])
+def test_a_run_takes_the_width_of_its_machine(run_bits: int, bits: int) -> None:
+    hardware = chip()
+    sparsity = hardware.sparsity.model_copy(update={"run_bits": run_bits})
+    result = run(hardware.model_copy(update={"sparsity": sparsity}), weight_format="rle")
+    assert result.layer_rows[0].weight_bits == bits

@@ -192,7 +192,12 @@ class _Drawing:
         store, skipped = None, self.result.skipped.get(self.layer.name)
         if self.layer.has_weights:
             formats = (self.row.weight_format,)
-            store = WeightStore.of(self.layer.mask, self.hardware.bits.weight, formats)
+            store = WeightStore.of(
+                self.layer.mask,
+                self.hardware.bits.weight,
+                formats,
+                run_bits=self.hardware.sparsity.run_bits,
+            )
         time = latency(
             self.hardware,
             self.nest,

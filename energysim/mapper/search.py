@@ -149,16 +149,16 @@ def _minimise(goal: Incumbent, places: Sequence[Arrangement], begin: float) -> F
     done, lower = _explore(goal, places, begin)
     if not goal.found:
         return None
-    found, best = goal.found, goal.best
+    first, best = goal.found[0][1], goal.best
+    wanted = goal.problem.options.runners_up
+    others = tuple(mapped for _, mapped in goal.found[1 : 1 + wanted])
     if asked is not Objective.ENERGY:
         goal.seek(Objective.ENERGY, {asked: best * (1 + TIE)})
         again, _ = _explore(goal, places, begin)
         done = done and again
-        found = goal.found or found
-    wanted = goal.problem.options.runners_up
-    others = tuple(mapped for _, mapped in found[1 : 1 + wanted])
+        first = goal.found[0][1] if goal.found else first
     gap = 0.0 if done else max(0.0, 1 - lower / best)
-    return Found(found[0][1], others, _certify(goal, places, begin, optimal=done, gap=gap))
+    return Found(first, others, _certify(goal, places, begin, optimal=done, gap=gap))
 
 
 def _front(goal: Incumbent, places: Sequence[Arrangement], begin: float) -> Front | None:
