@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from machines import random_layer, random_machine
 
-from energysim.axes import Dim, Tensor
+from energysim.axes import Dim, Shape, Tensor
 from energysim.mapper import bound
 from energysim.mapper.dataflows import of_machine
 from energysim.mapper.goal import Objective, Options
@@ -32,7 +32,12 @@ from energysim.sparsity import Mask
 
 
 def problem(
-    rng: random.Random, objective: Objective, *, weights: bool = True, wide: int = 4
+    rng: random.Random,
+    objective: Objective,
+    *,
+    weights: bool = True,
+    wide: int = 4,
+    irregular: bool = False,
 ) -> Problem:
     """Draw a layer and a machine."""
     hardware = random_machine(rng)
@@ -44,6 +49,10 @@ def problem(
             "PS4_P4" if (shape[Dim.R], shape[Dim.S]) == (3, 3) and rng.random() < 0.3 else "dense"
         )
         mask = Mask.of(pattern, shape)
+        if irregular:
+            live = np.random.default_rng(rng.randrange(2**32)).random(mask.dims) < 0.4
+            live.flat[0] = True
+            mask = Mask.from_array(live)
         store = WeightStore.of(mask, hardware.bits.weight, hardware.sparsity.formats)
     return Problem(
         hardware,
@@ -104,10 +113,10 @@ def allowed(here: Arrangement, path: Path, places: Ints) -> bool:
     return True
 
 
-def check(seed: int, *, weights: bool = True) -> int:
+def check(seed: int, *, weights: bool = True, irregular: bool = False) -> int:
     """Compare bounds with exact figures of random mappings; how many there were."""
     rng = random.Random(seed)
-    asked = problem(rng, rng.choice(list(Objective)), weights=weights)
+    asked = problem(rng, rng.choice(list(Objective)), weights=weights, irregular=irregular)
     goal = Incumbent(asked, asked.dataflow)
     checked = 0
     for here in rng.sample(
@@ -270,6 +279,23 @@ def test_bounds_of_partial_mappings(part: int) -> None:
 def test_bounds_of_random_mappings(part: int) -> None:
     checked = sum(check(1000 * part + seed) for seed in range(14))
     assert checked > 20
+
+
+@pytest.mark.parametrize("part", range(2))
+def test_bounds_with_irregular_masks(part: int) -> None:
+    checked = sum(check(700_000 + 1000 * part + seed, irregular=True) for seed in range(14))
+    assert checked > 20
+
+
+def test_a_smaller_tile_may_need_more_room() -> None:
+    """Of 7 channels the third and fourth are live: tiles of 2 hold both, tiles of 3 one each."""
+    live = np.zeros((1, 1, 7, 1, 1), dtype=np.bool_)
+    live[0, 0, [2, 3]] = True
+    store = WeightStore.of(Mask.from_array(live), 8, ["bitmap"])
+    shape = Shape((1, 1, 1, 7, 1, 1, 1, 1))
+    rooms = store.tile_bits(shape, np.array([1]), np.array([2, 3]), 1)
+    values = rooms[0] - np.array([2, 3])  # a bit of the map for each weight
+    assert values.tolist() == [16, 8]
 
 
 @pytest.mark.parametrize("part", range(2))

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from energysim.axes import REDUCTION, RELEVANT, Dim, Shape, Tensor
-from energysim.mapper.space import Arrangement
+from energysim.mapper.space import Arrangement, Ladder
 from energysim.mapping import Rules
 from energysim.model.counts import Key
 from energysim.model.sparse import WeightStore
@@ -766,12 +766,23 @@ def packed_bits(here: Arrangement, store: WeightStore, level: int) -> Floats:
     sizes = {dim: here.ladders[dim].least_sizes(level) for dim in RELEVANT[Tensor.WEIGHT]}
     shape = [sizes[dim].size if dim in sizes else 1 for dim in Dim]
     bits = np.empty(shape)
+    # The fullest tile of fewer channels may be fuller: at the last place any of them may stand.
+    filters, channels = (_all_sizes(here.ladders[dim], level) for dim in (Dim.K, Dim.C))
+    starts = [np.arange(sizes[dim].size) for dim in (Dim.K, Dim.C)]
     for i, rows in enumerate(sizes[Dim.R]):
         for j, columns in enumerate(sizes[Dim.S]):
-            pairs = store.tile_bits(here.shape, sizes[Dim.K], sizes[Dim.C], int(rows * columns))
+            pairs = store.tile_bits(here.shape, filters, channels, int(rows * columns))
+            pairs = np.minimum.reduceat(pairs, starts[0], axis=0)
+            pairs = np.minimum.reduceat(pairs, starts[1], axis=1)
             block = np.multiply.outer(sizes[Dim.G], pairs)
             bits[0, :, :, :, 0, 0, i, j] = block
     return bits
+
+
+def _all_sizes(ladder: Ladder, level: int) -> Ints:
+    """Sizes of an instance's tile for each product, and at the end all that the last may have."""
+    ends = np.unique(-(-ladder.extent // (ladder.ends * ladder.fans[level])))
+    return np.append(ladder.sizes(level), ends)
 
 
 def folds(here: Arrangement, level: int) -> Floats:
