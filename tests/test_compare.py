@@ -423,3 +423,16 @@ def test_mistakes(args: list[str], words: list[str]) -> None:
     assert "Traceback" not in done.err
     for word in words:
         assert word in done.err
+
+
+def test_it_says_whose_weights_stay_on_chip() -> None:
+    found = compare(
+        [load_network("vgg16")],
+        [_tpu()],
+        patterns=["PS4_P4", "PSD1_P16", "2:4"],
+        cache=Cache(folder()),
+    )
+    (line,) = [each for grid in cli.grids(found, 200) for each in grid.footer if "stay" in each]
+    assert line.endswith("to the next: PS4_P4, PSD1_P16; else loaded again")
+    alike = Comparison(found.rows[1:3], ())
+    assert not any("stay" in each for grid in cli.grids(alike, 200) for each in grid.footer)

@@ -30,6 +30,9 @@ FOOTER = (
     "stored: each layer in its smallest format, metadata included",
 )
 
+NAMED = 6
+"""Rows named in the footer."""
+
 _SWITCH = {"on": True, "off": False, None: None}
 
 
@@ -242,7 +245,7 @@ def grids(found: Comparison, width: int) -> list[Grid]:
     several = len(names) > 1
     made = [Grid(tuple(block), blank_repeats=several) for block in blocks]
     made[0] = replace(made[0], title=_title(rows))
-    made[-1] = replace(made[-1], footer=FOOTER)
+    made[-1] = replace(made[-1], footer=(*FOOTER, *_kept(rows)))
     if any(len(row.formats) > 1 for row in rows):
         columns = _format_columns(rows)
         head = "weights in each format the hardware decodes: values + metadata"
@@ -251,6 +254,17 @@ def grids(found: Comparison, width: int) -> list[Grid]:
             for i, block in enumerate(_broken(names, columns, width))
         ]
     return made
+
+
+def _kept(rows: Sequence[Row]) -> Iterator[str]:
+    """Say whose weights stay on chip, where that sets rows apart."""
+    kept = [row for row in rows if row.result.cached_weight_bytes]
+    if 0 < len(kept) < len(rows):
+        several = len({(row.base, row.hardware) for row in rows}) > 1
+        words = [f"{row.base} {row.pattern} on {row.hardware}" if several else row.pattern
+                 for row in kept]  # fmt: skip
+        named = ", ".join(words[:NAMED]) + (" ..." if len(words) > NAMED else "")
+        yield f"weights stay on chip from one inference to the next: {named}; else loaded again"
 
 
 def _broken(
