@@ -319,7 +319,8 @@ def test_interrupt(folder: Path) -> None:
     process = start("run", "--net", "vgg16_imagenet", "--hw", "eyeriss", "-v", "-o", "out.csv")
     assert process.stderr is not None
     assert process.stderr.readline().startswith("network vgg16_imagenet: ")
-    time.sleep(0.2)
+    # Past the imports: Python ends by the signal if it comes while a dataclass is being made.
+    time.sleep(2)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 130
