@@ -84,9 +84,8 @@ def _skip_notes(result: Result, hardware: Hardware) -> Iterator[Note]:
     live = sum(row.effective_macs for row in result.layer_rows if row.layer in result.skipped)
     every = sum(row.macs for row in result.layer_rows if row.layer in result.skipped)
     if steps / dense > (1 + WAITING) * live / every:
-        grouped = any("by_slot" in dict(each.lock.order).values()
-                      for each in result.skipped.values())  # fmt: skip
-        advice = "" if grouped else " Try 'sparsity: {order: auto}' in its file."
+        best = hardware.sparsity.order == "auto"
+        advice = "" if best else " Try 'sparsity: {order: auto}' in its file."
         yield Note(
             NoteKind.IMBALANCE,
             f"sparse layers have {si(100 * live / every)} % of their MACs left but take "

@@ -179,12 +179,16 @@ def _bare(block: BaseModel) -> dict[str, Any]:
 @once
 def _program() -> str:
     """Hash of what counts and searches: another program may find another answer."""
-    here = Path(__file__).parent
     found = hashlib.sha256()
-    folders = (here, here / "mapper", here / "model")
-    for path in sorted(path for folder in folders for path in folder.glob("*.py")):
+    for path in program_files():
         found.update(path.read_bytes())
     return found.hexdigest()
+
+
+def program_files() -> list[Path]:
+    """All sources but those of the command line."""
+    here = Path(__file__).parent
+    return sorted(path for path in here.rglob("*.py") if here / "cli" not in path.parents)
 
 
 def _written(solved: Solved) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from machines import random_layer, random_machine
+from machines import machine, memory, random_layer, random_machine
 
 from energysim.axes import Dim, Shape, Tensor
 from energysim.mapper import bound
@@ -20,7 +20,7 @@ from energysim.mapper.leaves import evaluate
 from energysim.mapper.parts import CostModel, Part
 from energysim.mapper.problem import Problem
 from energysim.mapper.search import arrangements_of
-from energysim.mapper.space import Arrangement, Path, paths, scatters
+from energysim.mapper.space import Arrangement, Path, arrangements, paths, scatters
 from energysim.mapper.tree import Nodes, Tree
 from energysim.mapping import Nest, machine_rules
 from energysim.model.capacity import Residency, occupancy
@@ -288,14 +288,28 @@ def test_bounds_with_irregular_masks(part: int) -> None:
 
 
 def test_a_smaller_tile_may_need_more_room() -> None:
-    """Of 7 channels the third and fourth are live: tiles of 2 hold both, tiles of 3 one each."""
-    live = np.zeros((1, 1, 7, 1, 1), dtype=np.bool_)
-    live[0, 0, [2, 3]] = True
+    """Of 10 channels 3 to 5 are live: tiles of 3 hold all of them at once, tiles of 4 two at most.
+
+    With 4 instances inside, tiles of both sizes stand at the last place: 10 in 3 steps, or in 2
+    and 2.
+    """
+    live = np.zeros((1, 1, 10, 1, 1), dtype=np.bool_)
+    live[0, 0, 3:6] = True
     store = WeightStore.of(Mask.from_array(live), 8, ["bitmap"])
-    shape = Shape((1, 1, 1, 7, 1, 1, 1, 1))
-    rooms = store.tile_bits(shape, np.array([1]), np.array([2, 3]), 1)
-    values = rooms[0] - np.array([2, 3])  # a bit of the map for each weight
-    assert values.tolist() == [16, 8]
+    shape = Shape((1, 1, 1, 10, 1, 1, 1, 1))
+    small, large = store.tile_bits(shape, np.array([1]), np.array([3, 4]), 1)[0].tolist()
+    assert (small, large) == (3 * 8 + 3, 2 * 8 + 4)
+    hardware = machine(
+        memory("BUF", capacity_bytes=100, compressed=True),
+        memory("RF", "regfile", per=["cols"], holds=["output"], capacity_bytes=8),
+        array={"axes": {"cols": 4}, "unroll": {"cols": ["C"]}},
+        dataflow="custom",
+    )
+    flow = of_machine(hardware)
+    (here,) = arrangements(hardware, shape, flow, has_weights=True, latch=frozenset())
+    assert here.ladders[Dim.C].sizes(1)[-1] == 4
+    assert here.ladders[Dim.C].least_sizes(1)[-1] == 3
+    assert bound.packed_bits(here, store, 1).reshape(-1)[-1] == large
 
 
 @pytest.mark.parametrize("part", range(2))

@@ -31,7 +31,7 @@ from energysim.mapping import machine_rules
 from energysim.model.capacity import Residency
 from energysim.model.sparse import WeightStore
 from energysim.simulate import simulate
-from energysim.solve import _parts, solve, solve_front
+from energysim.solve import _parts, program_files, solve, solve_front
 from energysim.sparsity import Mask
 
 CHIP = machine(
@@ -219,6 +219,14 @@ def test_an_axis_may_have_any_name() -> None:
         for size in (2, 3)
     )
     assert key(problem(long)) != key(problem(short))
+
+
+def test_a_program_is_all_that_counts_and_searches() -> None:
+    package = Path(module.__file__).parent
+    named = {path.relative_to(package).as_posix() for path in program_files()}
+    for name in ("solve.py", "axes.py", "mapper/tree.py", "model/counts.py", "sparsity/masks.py"):
+        assert name in named
+    assert not any(name.startswith("cli") for name in named)
 
 
 def test_another_program_finds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,6 +62,8 @@ def test_waiting_for_the_slowest() -> None:
         assert NoteKind.IMBALANCE not in notes(NET, hardware)
     text = notes(sparse, chip(sparsity={"weights": "skip"}))[NoteKind.IMBALANCE]
     assert "Try 'sparsity: {order: auto}'" in text
+    best = notes(sparse, chip(sparsity={"weights": "skip", "order": "auto"}))
+    assert "Try" not in best.get(NoteKind.IMBALANCE, "")
 
 
 def test_skipping_is_not_sought() -> None:

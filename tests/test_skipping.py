@@ -155,6 +155,11 @@ def test_an_fdk_holds_up_the_rest_unless_both_axes_are_grouped_or_kernels_queue(
     assert queued < natural
 
 
+@pytest.mark.parametrize("order", ["by_slot", {"cols": "by_slot"}])
+def test_a_mask_without_a_period_stays_as_numbered(order: object) -> None:
+    assert cycles("pSC4", weights="skip", order=order) == cycles("pSC4", weights="skip")
+
+
 def test_a_run_tells_what_was_skipped() -> None:
     net = network(conv("first", 64), conv("a", 128), size=(64, 6, 6)).with_pattern("PSD4_P8")
     result = simulate(net, chip(weights="skip", order="auto"))

@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 ACCESSES = ((1, ""), (1e3, "k"), (1e6, "M"), (1e9, "G"))
 """Units of the columns: register-file accesses."""
 
-USED = frozenset(
-    {"net", "pattern", "model", "weight_format", "print_format", "output", "quiet", "verbose"}
-)
+USED = frozenset({"net", "pattern", "model", "weight_format", "print_format", "output", "quiet"})
 """Options of ``run`` that mean something to the model."""
 
 FORMS = ("table", "md", "csv", "json")
@@ -60,7 +58,10 @@ def rows_of(network: Network, weight_format: str = "auto") -> list[Row]:
         name, stored = cheapest(layer.mask, bits, names)
         live = layer.mask.total if name == "dense" else layer.mask.nonzeros
         energy = layer_energy(
-            layer.shape, live, index_bits=stored.metadata, index_once=name == "periodic"
+            layer.shape,
+            live,
+            index_bits=stored.total - live * bits,  # zeros that rle stores say where, too
+            index_once=name == "periodic",
         )
         rows.append(Row(layer, name, energy, layer_energy(layer.shape, layer.mask.total)))
     return rows

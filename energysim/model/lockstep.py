@@ -294,7 +294,7 @@ def lock_step_of(
     axes : sequence of str
         Names of the array axes.
     order, pe_queue
-        As in :func:`lock_step`.
+        As in :func:`lock_step`; a mask without a period has no slots and stays as numbered.
 
     Returns
     -------
@@ -330,7 +330,7 @@ def lock_step_of(
 
     natural = tilings({spread.axis: "natural" for spread in array})
     loops = _loop_order(nest, trips)
-    if isinstance(given, str) and given == "by_slot" and period is None:
+    if period is None:
         given = "natural"
     results = [
         _count(mask, mask.dims, array, tilings(choice), natural, choice, pe_queue, loops,
