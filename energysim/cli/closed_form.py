@@ -15,9 +15,6 @@ if TYPE_CHECKING:
     from energysim.model.yang2019 import LayerEnergy
     from energysim.network import Layer, Network
 
-ACCESSES = ((1, ""), (1e3, "k"), (1e6, "M"), (1e9, "G"))
-"""Units of the columns: register-file accesses."""
-
 USED = frozenset({"net", "pattern", "model", "weight_format", "print_format", "output", "quiet"})
 """Options of ``run`` that mean something to the model."""
 
@@ -124,7 +121,9 @@ def _grid(network: Network, rows: Sequence[Row]) -> render.Grid:
     totals = [row.energy.total for row in rows]
     names = ("DRAM", "cache", "registers", "MACs", "total")
     figures = [
-        render.numbers(name, [getattr(row.energy, part) for row in rows], ACCESSES, like=totals)
+        render.numbers(
+            name, [getattr(row.energy, part) for row in rows], render.COUNTS, like=totals
+        )
         for name, part in zip(names, parts, strict=True)
     ]
     ratios = [render.times(row.energy.total, row.dense.total) for row in rows]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from energysim.cli import options
+from energysim.cli.render import BITS
 from energysim.errors import InputError, InputErrors
 from energysim.sparsity import PATTERNS
 
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
 
 Found = TypeVar("Found")
 
-BITS = ((1, "bit"), (1e3, "kbit"), (1e6, "Mbit"), (1e9, "Gbit"))
-"""Units of stored weights."""
-
 FOOTER = (
     "rel.: relative to the dense network on the same hardware",
     "stored: each layer in its smallest format, metadata included",
@@ -32,8 +30,6 @@ FOOTER = (
 
 NAMED = 6
 """Rows named in the footer."""
-
-_SWITCH = {"on": True, "off": False, None: None}
 
 
 def _words(_ctx: click.Context, _param: click.Parameter, text: str | None) -> tuple[str, ...]:
@@ -127,7 +123,6 @@ def command(
     _each(lambda word: pattern_names([word]), settings["patterns"], errors)
     if errors:
         raise errors[0] if len(errors) == 1 else InputErrors(map(str, errors))
-    settings["residency"] = _SWITCH[settings["residency"]]
     cache = None if no_cache else Cache(folder())
     with render.progress(visible=not quiet) as tell:
         found = compare(networks, machines, cache=cache, progress=tell, **settings)

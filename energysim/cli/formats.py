@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from energysim.cli import options
+from energysim.cli.render import BITS
 from energysim.sparsity import RUN_BITS
 
 if TYPE_CHECKING:
@@ -15,9 +16,6 @@ if TYPE_CHECKING:
     from energysim.network import Network
 
 Record = Mapping[str, Any]
-
-BITS = ((1, "bit"), (1e3, "kbit"), (1e6, "Mbit"), (1e9, "Gbit"))
-"""Units of the columns."""
 
 WIDEST = 64
 """Widest weight [bit]."""

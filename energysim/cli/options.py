@@ -130,6 +130,7 @@ mapping = click.option(
 residency = click.option(
     "--residency",
     type=click.Choice(("on", "off")),
+    callback=lambda _ctx, _param, word: {"on": True, "off": False, None: None}[word],
     help="Keep what fits on chip between layers and inferences; else as the hardware file says.",
 )
 perfect = click.option(

@@ -38,6 +38,7 @@ Unit = tuple[float, str]
 """Factor and name of a unit."""
 
 COUNTS: tuple[Unit, ...] = ((1, ""), (1e3, "k"), (1e6, "M"), (1e9, "G"))
+BITS: tuple[Unit, ...] = ((1, "bit"), (1e3, "kbit"), (1e6, "Mbit"), (1e9, "Gbit"))
 BYTES: tuple[Unit, ...] = ((1, "B"), (1e3, "kB"), (1e6, "MB"), (1e9, "GB"))
 PICOJOULES: tuple[Unit, ...] = ((1, "pJ"), (1e3, "nJ"), (1e6, "uJ"), (1e9, "mJ"), (1e12, "J"))
 

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 TRADE, FLOWS, EXPLAIN = "two objectives", "--dataflow all", "--explain"
 """Answers other than the cost of a network."""
 
-_SWITCH = {"on": True, "off": False, None: None}
-
 
 @click.command("run")
 @options.run_options
@@ -72,7 +70,6 @@ def command(
     if verbose:
         render.say_files(nets=net, hw=hw)
     network, hardware = load_network(net, pattern=pattern), load_hardware(hw)
-    settings["residency"] = _SWITCH[settings["residency"]]
     settings["cache"] = None if settings.pop("no_cache") else Cache(folder())
     if mapping is not None:
         settings["mapping"], source = load_model(mapping, MappingFile)
