@@ -23,6 +23,8 @@ Tiles = Mapping[Index, Tile]
 """the tile of every instance at one moment; an instance that is not named holds nothing"""
 Key = tuple[int, Tensor, str]
 """level, tensor, name of the count"""
+Live = frozenset[tuple[int, int, int, int, int]]
+"""weights (g, k, c, r, s) that may differ from zero"""
 
 NOTHING: Tile = frozenset()
 DEFAULT = Rules()
@@ -61,6 +63,28 @@ def walk(shape: Shape, nest: Nest, trips: Sequence[int], rules: Rules = DEFAULT)
     return _Walker(shape, nest, tuple(trips), rules).walk()
 
 
+def walk_inputs(
+    shape: Shape, nest: Nest, trips: Sequence[int], rules: Rules, live: Live
+) -> dict[Key, int]:
+    """Count the inputs that live weights need, by walking the nest with the mask in hand.
+
+    Parameters
+    ----------
+    shape, nest, trips, rules
+        As in :func:`walk`.
+    live : set of (g, k, c, r, s)
+        The weights that may differ from zero.
+
+    Returns
+    -------
+    dict
+        ``read``, ``fill`` and ``hop`` of inputs.
+    """
+    walker = _Walker(shape, nest, tuple(trips), rules)
+    walker.walk_inputs(live)
+    return dict(walker.counts)
+
+
 class _Walker:
     """One walk: the inputs, two caches of what loops touch, and the counts so far."""
 
@@ -91,6 +115,57 @@ class _Walker:
             if holders:
                 self.boundary(tensor, holders[-1], None, steps)
         return Walk(len(steps), +self.counts)
+
+    def walk_inputs(self, live: Live) -> None:
+        """Walk every boundary of the inputs; tiles are what live weights need of them."""
+        steps = [
+            index
+            for index in product(*(range(self.trips[i]) for i in self.temporal))
+            if all(self.touched(dim, dict(zip(self.temporal, index, strict=True))) for dim in Dim)
+        ]
+        for outer, inner in pairwise((*self.nest.holders(Tensor.INPUT), None)):
+            assert outer is not None
+            self.live_boundary(outer, inner, steps, live)
+
+    def live_boundary(self, outer: int, inner: int | None, steps: list[Index], live: Live) -> None:
+        """Count the inputs that live weights need below a boundary."""
+        keeps = inner is not None or Tensor.INPUT in self.rules.latch
+        outside = [i for i in self.outside(Tensor.INPUT, inner) if self.trips[i] > 1]
+        while keeps and outside and self.nest.loops[outside[-1]].dim is Dim.K:
+            outside.pop()  # the whole tile stays while it turns: it serves all these filters
+        places = [self.temporal.index(i) for i in outside]
+        instances = self.spatial_on(self.axes(inner))
+        old: dict[Index, Tile] = {}
+        old_whole: dict[Index, Tile] = {}
+        for index, _ in groupby(tuple(step[place] for place in places) for step in steps):
+            new, whole, moved = {}, {}, {}
+            for instance in product(*(range(self.trips[i]) for i in instances)):
+                fixed = dict(zip((*outside, *instances), (*index, *instance), strict=True))
+                whole[instance] = self.tile(Tensor.INPUT, fixed)
+                new[instance] = self.live_inputs(fixed, live)
+                moved[instance] = new[instance] - old.get(instance, NOTHING)
+                if inner in self.rules.refetch:
+                    same = whole[instance] == old_whole.get(instance, NOTHING)
+                    moved[instance] = NOTHING if same else new[instance]
+            total = sum(len(tile) for tile in moved.values())
+            self.add_inner(inner, Tensor.INPUT, "fill", total)
+            self.add_hop(outer, inner, Tensor.INPUT, total)
+            for tiles in self.groups(outer, inner, moved).values():
+                read = _union(tiles) if self.rules.multicast else _total(tiles)
+                self.counts[outer, Tensor.INPUT, "read"] += read
+            old, old_whole = (new, whole) if keeps else ({}, {})
+
+    def live_inputs(self, fixed: Mapping[int, int], live: Live) -> Tile:
+        """Inputs under the live weights that are touched while the ``fixed`` loops stand still."""
+        n, g, k, c, p, q, r, s = (self.touched(dim, fixed) for dim in Dim)
+        return frozenset(
+            (image, group, channel, row, column)
+            for group, filt, channel, y, x in product(g, k, c, r, s)
+            if (group, filt, channel, y, x) in live
+            for image in n
+            for row in self._positions(0, p, frozenset({y}))
+            for column in self._positions(1, q, frozenset({x}))
+        )
 
     # ---- what loops touch
 

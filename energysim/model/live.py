@@ -1,0 +1,169 @@
+"""Which inputs move when it is known beforehand which weights are zero.
+
+A tile of inputs is what the loops inside a cut touch. With the mask known, less of it is needed:
+input (n, g, c, h, w) only if one of these loops meets a live weight (g, k, c, r, s) that lies over
+it. The needed part is no box any more, but for one channel it depends on three things alone: the
+set of taps that are live for any filter of the tile, the taps' rows through which the tile's output
+rows see h, and the columns through which they see w. All three take few values, and how often each
+occurs follows from the loops of its own dims, as the steps of a nest are the product of the steps
+of its dims. So the count is a sum over a few classes, exact for ragged tiles, strides, dilation,
+padding and any mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from energysim.axes import Dim, Shape, Tensor
+from energysim.mapping import Nest, Rules
+from energysim.model.counts import Key
+from energysim.model.visits import (
+    START,
+    Along,
+    Bools,
+    Boundary,
+    Moved,
+    Sets,
+    Stack,
+    States,
+    as_rows,
+    held_before,
+    kind_of,
+    members_alone,
+)
+
+CHANNEL = (Dim.N, Dim.G, Dim.C)
+"""Dims that say which channel of which image an input belongs to."""
+
+
+def live_inputs(
+    shape: Shape, nest: Nest, trips: Sequence[int], rules: Rules, live: Bools
+) -> dict[Key, int]:
+    """Count the inputs that live weights need, at every boundary of one mapping.
+
+    Parameters
+    ----------
+    shape : Shape
+    nest : Nest
+    trips : sequence of int
+        Trip count of each loop.
+    rules : Rules
+    live : bool array, shape (G, K, C, R, S)
+        True where a weight may differ from zero, channels in the order in which the loops take
+        them.
+
+    Returns
+    -------
+    dict
+        ``read``, ``fill`` and ``hop`` of inputs by (level, tensor, name), as in
+        :class:`energysim.model.counts.Counts`.
+
+    Notes
+    -----
+    The counting rule is that of dense tiles (fetched is what the new tile has and the old one
+    has not), with what live weights need in place of what all weights touch. Loops over K between
+    the cut and the next loop that changes the dense tile belong to the tile: it stays while they
+    turn. Elsewhere an element that the old tile did not need and the new one does is fetched, even
+    if the dense tile would have held it all the time; a machine that knows the mask knows where
+    that makes it move more than whole tiles do, and moves those:
+    :func:`energysim.price.known_zeros` takes the smaller count of each boundary.
+    """
+    counts: dict[Key, int] = {}
+    holders = nest.holders(Tensor.INPUT)
+    for outer, inner in zip(holders, (*holders, None)[1:], strict=True):
+        boundary = Boundary(
+            shape, nest, trips, rules, tensor=Tensor.INPUT, levels=(outer, inner), where=CHANNEL
+        )
+        moved = _moved(boundary, shape, live, padding=rules.count_padding)
+        counts[outer, Tensor.INPUT, "read"] = moved.read
+        if boundary.fans_out:
+            counts[outer, Tensor.INPUT, "hop"] = moved.each
+        if inner is not None:
+            counts[inner, Tensor.INPUT, "fill"] = moved.each
+    return counts
+
+
+def needed_inputs(shape: Shape, live: Bools, *, count_padding: bool = False) -> int:
+    """Input elements of a layer that any live weight needs.
+
+    Parameters
+    ----------
+    shape : Shape
+    live : bool array, shape (G, K, C, R, S)
+    count_padding : bool
+        Padding is moved like data.
+    """
+    whole = Nest((), ((0, 0, 0),), (frozenset(),))
+    boundary = Boundary(
+        shape, whole, (), Rules(), tensor=Tensor.INPUT, levels=(0, None), where=CHANNEL
+    )
+    return _moved(boundary, shape, live, padding=count_padding).read
+
+
+def _moved(boundary: Boundary, shape: Shape, live: Bools, *, padding: bool) -> Moved:
+    """Inputs that cross one boundary."""
+    groups, filters, channels, height, width = live.shape
+    each_channel = live.transpose(0, 2, 1, 3, 4).reshape(groups * channels, -1)
+    columns, kind = np.unique(each_channel, axis=0, return_inverse=True)
+    taps = Stack(boundary.dims[Dim.K], columns.reshape(len(columns), filters, -1))
+    windows = [
+        _Window(shape, side, boundary.dims[p], boundary.dims[r], padding=padding)
+        for side, (p, r) in enumerate(((Dim.P, Dim.R), (Dim.Q, Dim.S)))
+    ]
+    read = each = 0
+    for loop in boundary.loops:
+        image, group, channel = boundary.leaves(loop)
+        leaves = (image[:, None, None] | group[:, None] | channel).reshape(image.size, -1)
+        seen = [window.states(loop, whole=boundary.whole) for window in windows]
+        for afresh in (False, True):
+            counted = np.broadcast_to(kind.reshape(-1), leaves.shape)[leaves == afresh]
+            if not counted.size:
+                continue
+            times = np.bincount(counted, minlength=len(columns))
+            states = [taps.states(loop, times, whole=boundary.whole), *seen]
+            part = boundary.moved(states, (height, width), afresh=afresh)
+            read, each = read + part.read, each + part.each
+    return Moved(read, each)
+
+
+class _Window:
+    """The rows (or columns) of the inputs, which an output and a kernel dim drive."""
+
+    def __init__(
+        self, shape: Shape, side: int, output: Along, tap: Along, *, padding: bool
+    ) -> None:
+        self.output, self.tap, self.taps = output, tap, tap.when.size
+        p, r = np.indices((output.when.size, self.taps)).reshape(2, -1)
+        at = p * shape.stride[side] + r * shape.dilation[side]
+        inside = at - shape.pad[side]
+        there = ((inside >= 0) & (inside < shape.size[side])) | padding
+        p, r, at = p[there], r[there], at[there]
+        self.needs: Sets = np.zeros(
+            (
+                output.steps * tap.steps,
+                output.parents * tap.parents,
+                output.children * tap.children,
+                int(at.max(initial=0)) + 1,
+            ),
+            dtype=kind_of(self.taps),
+        )
+        """taps through which each place is seen"""
+        where = (
+            output.when[p] * tap.steps + tap.when[r],
+            output.parent[p] * tap.parents + tap.parent[r],
+            output.child[p] * tap.children + tap.child[r],
+            at,
+        )
+        np.bitwise_or.at(self.needs, where, members_alone(self.taps)[r])
+
+    def states(self, loop: int, *, whole: bool) -> States:
+        """What is needed at the transitions of one loop."""
+        pairs = np.array([[-1, 0]])
+        if loop != START:
+            outputs, taps = self.output.transitions(loop), self.tap.transitions(loop)
+            pairs = (outputs[:, None] * self.tap.steps + taps).reshape(-1, 2)
+        new = as_rows(self.needs[pairs[:, 1]])
+        old = as_rows(held_before(self.needs, self.needs != 0, pairs, whole=whole))
+        return States.of(new, old, np.ones(len(new), dtype=np.int64))
