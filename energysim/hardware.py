@@ -152,7 +152,7 @@ class Array(_Block):
 
 
 class Sparsity(_Block):
-    """What the machine does with weights that are fixed at zero."""
+    """What the machine does with weights that are fixed at zero, and with activations that are."""
 
     weights: Literal["none", "gate", "skip"] = "none"
     """MACs with a zero weight: ``none`` does them, ``gate`` saves their energy, ``skip`` their
@@ -171,6 +171,15 @@ class Sparsity(_Block):
     fewest steps"""
     pe_queue: Annotated[int, Field(ge=1, le=4096)] = 1
     """with ``skip``: kernels that a processing element holds at once, before it waits for others"""
+    activations: Literal["none", "gate"] = "none"
+    """MACs with a zero input: ``none`` does them, ``gate`` saves their energy and that of their
+    weight and partial sum in memories of the processing element; cycles stay"""
+    activation_format: Literal["dense", "rlc"] = "dense"
+    """inputs and complete outputs in DRAM: ``rlc`` codes runs of zeros, as many pairs of run and
+    value in a 64-bit word as there is room for; a tensor that it would make larger stays ``dense``
+    """
+    activation_run_bits: Annotated[int, Field(ge=1, le=16)] = RUN_BITS
+    """with ``rlc``: width of the field that counts the zeros before a value [bit]"""
     source: str = ""
     """where the values come from"""
     assumed: tuple[str, ...] = ()
@@ -296,7 +305,7 @@ class Hardware(_Block):
     array: Array
     """the processing elements"""
     sparsity: Sparsity = Sparsity()
-    """what is done with weights fixed at zero"""
+    """what is done with zeros: weights fixed at zero, and activations"""
     levels: Annotated[tuple[Level, ...], Field(min_length=2, max_length=8)]
     """memories, outermost first"""
     padding: Literal["clip", "count"] = "clip"

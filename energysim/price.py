@@ -20,12 +20,13 @@ from energysim.model.bounds import (
 )
 from energysim.model.capacity import Residency
 from energysim.model.counts import Counts
-from energysim.model.energy import Tariff, compute_pj, tariff
+from energysim.model.energy import Tariff, compute_pj, done_macs, stored_in_dram, tariff
 from energysim.model.latency import latency
 from energysim.model.lockstep import Skipped, lock_step_of, temporal_steps
 from energysim.model.sparse import WeightStore
 from energysim.network import Layer
 from energysim.result import AccessRow, LayerRow
+from energysim.sparsity import DENSE, Activity
 from energysim.units import BITS_PER_BYTE, cycles_to_ms
 
 
@@ -39,6 +40,8 @@ class Job:
     store: WeightStore | None
     """None for a layer without weights, which runs on the vector unit"""
     residency: Residency
+    activity: Activity = DENSE
+    """what is known of zeros in its input and output, as far as the machine makes use of it"""
 
     @property
     def effective_macs(self) -> int:
@@ -61,8 +64,13 @@ def static_pj_per_cycle(hardware: Hardware) -> float:
 
 def arithmetic_pj(job: Job, hardware: Hardware) -> float:
     """Energy of the arithmetic, whatever the mapping [pJ]."""
-    has_weights = job.store is not None
-    return compute_pj(hardware, job.shape.macs, job.effective_macs, has_weights=has_weights)
+    return compute_pj(
+        hardware,
+        job.shape.macs,
+        job.effective_macs,
+        has_weights=job.store is not None,
+        density=job.activity.input_density,
+    )
 
 
 def skipped_steps(
@@ -133,7 +141,7 @@ def price_layer(
         The energy of the layer is the sum of its access rows.
     """
     layer, has_weights = job.layer, job.store is not None
-    prices = tariff(hardware, nest, job.store, job.residency.tensors)
+    prices = tariff(hardware, nest, job.store, job.residency.tensors, job.activity)
     time = latency(
         hardware,
         nest,
@@ -146,8 +154,10 @@ def price_layer(
     cycles = int(time.total[0])
     accesses = _memory_rows(job, hardware, counts, prices)
     accesses += _network_rows(job, hardware, counts, prices)
-    gated = has_weights and hardware.sparsity.weights != "none"
-    done = job.effective_macs if gated else job.shape.macs
+    done = job.shape.macs
+    if has_weights:
+        live = job.effective_macs
+        done = round(done_macs(hardware, done, live, job.activity.input_density))
     what = ("MAC" if has_weights else "vector", "", "compute")
     accesses.append(_row(job, hardware, what, (done, 0.0, arithmetic_pj(job, hardware))))
     if hardware.static_mw:
@@ -204,6 +214,9 @@ def _memory_rows(job: Job, hardware: Hardware, counts: Counts, prices: Tariff) -
         per_bit = memory.write_pj_per_bit if write else memory.read_pj_per_bit
         if tensor is Tensor.WEIGHT and memory.compressed and job.store is not None:
             elements = job.store.stored_elements(elements)
+        if key in prices.shares or done in prices.shares:
+            more = int(counts(*done)[0]) * prices.shares.get(done, 0.0)
+            elements = round(elements * prices.shares.get(key, 1.0) + more)
         what = (memory.name, tensor.label, action.label)
         rows.append(_row(job, hardware, what, (elements, bits, bits * per_bit)))
     return rows
@@ -222,10 +235,13 @@ def _network_rows(job: Job, hardware: Hardware, counts: Counts, prices: Tariff) 
     return rows
 
 
-def compulsory_bits(job: Job, hardware: Hardware) -> dict[Tensor, int]:
+def compulsory_bits(job: Job, hardware: Hardware) -> dict[Tensor, float]:
     """What each tensor moves to or from DRAM if it moves once and nothing stays on chip [bit]."""
     elements = compulsory_elements(job.shape, count_padding=hardware.padding == "count")
-    bits = {tensor: each * hardware.bits.of(tensor) for tensor, each in elements.items()}
+    bits = {
+        tensor: elements[tensor] * stored_in_dram(hardware, tensor, job.activity).bits
+        for tensor in (Tensor.INPUT, Tensor.OUTPUT)
+    }
     return bits | {Tensor.WEIGHT: job.store.total_bits if job.store else 0}
 
 
@@ -244,7 +260,8 @@ def _bound_bits(job: Job, hardware: Hardware) -> float:
     # MACs on padding need no input; at most all of them are among those with live weights
     macs = job.effective_macs - (job.shape.macs - real_macs(job.shape))
     forced = communication_bound(max(macs, 0), window_reuse(job.shape), -(-room // narrowest))
-    return max(once, forced * narrowest)
+    coded = (stored_in_dram(hardware, t, job.activity).bits for t in (Tensor.INPUT, Tensor.OUTPUT))
+    return max(once, forced * min(narrowest, *coded))
 
 
 def _all_bits(capacity: int | Mapping[Tensor, int] | None) -> int:

@@ -151,6 +151,7 @@ def _parts(problem: Problem) -> dict[str, Any]:
             "pattern": repr(store.mask.pattern),
             "dims": list(store.mask.dims),
             "seed": store.mask.seed,
+            "outputs": list(store.outputs),
         },
         "resident": sorted(tensor.label for tensor in problem.residency.tensors),
         "reserved": problem.residency.reserved_bits,
@@ -158,6 +159,7 @@ def _parts(problem: Problem) -> dict[str, Any]:
         "other": problem.other and str(problem.other),
         "static": problem.static_pj_per_cycle,
         "compute": problem.compute_pj,
+        "activity": asdict(problem.activity),
         "options": {
             name: value for name, value in asdict(problem.options).items() if name not in _NOT_ASKED
         },

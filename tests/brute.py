@@ -44,7 +44,7 @@ class Price:
 def price(asked: Problem, nest: Nest, trips: tuple[int, ...], counts: Counts) -> Price:
     """Measure one mapping (B = 1) by the scalar code path."""
     hardware = asked.hardware
-    prices = tariff(hardware, nest, asked.store, asked.residency.tensors)
+    prices = tariff(hardware, nest, asked.store, asked.residency.tensors, asked.activity)
     energy = prices.once_pj()
     dram = float(sum(bits for key, bits in prices.once_bits.items() if key[0] == 0))
     for key, bits in prices.bits.items():
@@ -247,7 +247,7 @@ def _ragged(here: Arrangement) -> bool:
 
 def _least(asked: Problem, nest: Nest, trips: Ints, counts: Counts, objective: Objective) -> float:
     """Least cost of a batch: energy and latency as arrays, whether it fits for the best first."""
-    prices = tariff(asked.hardware, nest, asked.store, asked.residency.tensors)
+    prices = tariff(asked.hardware, nest, asked.store, asked.residency.tensors, asked.activity)
     energy = np.full(counts.steps.shape, prices.once_pj() + asked.compute_pj)
     for key, pj in prices.element_pj().items():
         energy = energy + counts(*key) * pj

@@ -32,7 +32,7 @@ from energysim.model.capacity import Residency
 from energysim.model.sparse import WeightStore
 from energysim.simulate import simulate
 from energysim.solve import _parts, program_files, solve, solve_front
-from energysim.sparsity import Mask
+from energysim.sparsity import Activity, Mask
 
 CHIP = machine(
     memory("BUF", capacity_bytes=600, bandwidth_bits_per_cycle=64.0),
@@ -140,6 +140,10 @@ OTHER_PROBLEMS: dict[str, list[Problem]] = {
     "other": [problem(other=Objective.LATENCY)],
     "static_pj_per_cycle": [problem(static_pj_per_cycle=1.0)],
     "compute_pj": [problem(compute_pj=1.0)],
+    "activity": [
+        problem(activity=Activity(input_density=0.5)),
+        problem(activity=Activity(output_density=0.5)),
+    ],
     "options": [problem(options=Options(perfect=True)), problem(options=Options(prune=False))],
 }
 

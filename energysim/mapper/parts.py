@@ -43,7 +43,11 @@ class CostModel:
     def __init__(self, problem: Problem, here: Arrangement) -> None:
         self.problem, self.here = problem, here
         self.tariff = tariff(
-            problem.hardware, self._structure(), problem.store, problem.residency.tensors
+            problem.hardware,
+            self._structure(),
+            problem.store,
+            problem.residency.tensors,
+            problem.activity,
         )
         self.prices = self.tariff.element_pj()
         self.start_pj = self.tariff.once_pj() + problem.compute_pj

@@ -15,6 +15,7 @@ from energysim.mapping import Nest, Rules
 from energysim.model.capacity import Residency
 from energysim.model.counts import Counts
 from energysim.model.sparse import WeightStore
+from energysim.sparsity import DENSE, Activity
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -38,6 +39,8 @@ class Problem:
     compute_pj: float = 0.0
     """energy of the arithmetic, the same for every mapping [pJ]"""
     options: Options = field(default_factory=Options)
+    activity: Activity = DENSE
+    """what is known of zeros in the input and output"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from energysim.axes import Tensor
 from energysim.hardware import Hardware
 from energysim.mapping import Nest
 from energysim.model.counts import Key
 from energysim.model.sparse import WeightStore
+from energysim.sparsity import DENSE, Activity, Coded, run_length_coded
 
 WRITES = frozenset({"fill", "update", "update_complete"})
 """Counts that cost write energy; the other moves cost read energy."""
@@ -33,6 +34,9 @@ class Tariff:
     """of each level [pJ/bit]"""
     write_pj: tuple[float, ...]
     hop_pj: float
+    shares: Mapping[Key, float] = field(default_factory=dict)
+    """accesses that are made, or values that are stored, per counted element: 1 where left out;
+    those of ``update_complete`` come on top of ``update``: 0 where left out"""
 
     def element_pj(self) -> dict[Key, float]:
         """Memory and network energy per counted element [pJ]."""
@@ -57,6 +61,7 @@ def tariff(
     nest: Nest,
     store: WeightStore | None,
     resident: frozenset[Tensor] = frozenset(),
+    activity: Activity = DENSE,
 ) -> Tariff:
     """Price every count of a layer.
 
@@ -70,12 +75,15 @@ def tariff(
     resident : frozenset of Tensor
         Tensors that stay on chip: nothing of them moves between the outermost two levels that hold
         them.
+    activity : Activity
+        What is known of zeros in the input and output: bits of gated accesses and of coded tensors
+        are expected values.
 
     Returns
     -------
     Tariff
     """
-    parts = _Parts({}, {}, {})
+    parts = _Parts({}, {}, {}, {})
     for tensor in Tensor:
         holders = nest.holders(tensor)
         for place, level in enumerate(holders):
@@ -88,9 +96,11 @@ def tariff(
                 below=inner if fans_out else None,
             )
             if tensor is Tensor.OUTPUT:
-                _price_outputs(hardware, moves, parts)
+                _price_outputs(hardware, moves, activity, parts)
             else:
-                _price_operands(hardware, tensor, moves, store, parts)
+                _price_operands(hardware, tensor, moves, store, activity, parts)
+    if store is not None and hardware.sparsity.activations == "gate":
+        _gate(hardware, nest, activity.input_density, parts)
     return Tariff(
         parts.bits,
         parts.hop_bits,
@@ -98,7 +108,17 @@ def tariff(
         tuple(level.read_pj_per_bit for level in hardware.levels),
         tuple(level.write_pj_per_bit for level in hardware.levels),
         hardware.array.hop_pj_per_bit,
+        {key: share for key, share in parts.shares.items() if share != 1},
     )
+
+
+def stored_in_dram(hardware: Hardware, tensor: Tensor, activity: Activity) -> Coded:
+    """Room of an element of the input or of the complete output in DRAM, on average."""
+    bits, sparsity = hardware.bits.of(tensor), hardware.sparsity
+    if sparsity.activation_format == "dense":
+        return Coded(float(bits), 1.0)
+    given = activity.input_density if tensor is Tensor.INPUT else activity.output_density
+    return run_length_coded(given, bits, sparsity.activation_run_bits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +128,7 @@ class _Parts:
     bits: dict[Key, float]
     hop_bits: dict[Key, float]
     once_bits: dict[Key, int]
+    shares: dict[Key, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,13 +142,18 @@ class _Moves:
     """the next inner holder, where instances fan out to it"""
 
 
-def _price_outputs(hardware: Hardware, moves: _Moves, parts: _Parts) -> None:
+def _price_outputs(hardware: Hardware, moves: _Moves, activity: Activity, parts: _Parts) -> None:
     level, partial = moves.level, float(hardware.bits.psum)
     saved = float(hardware.bits.output) - partial
     if moves.inward:
         parts.bits[level, Tensor.OUTPUT, "read"] = partial
         parts.bits[level, Tensor.OUTPUT, "update"] = partial
         parts.bits[level, Tensor.OUTPUT, "update_complete"] = saved
+        if level == 0:
+            stored = stored_in_dram(hardware, Tensor.OUTPUT, activity)
+            parts.bits[level, Tensor.OUTPUT, "update_complete"] = stored.bits - partial
+            if stored.entries != 1:
+                parts.shares[level, Tensor.OUTPUT, "update_complete"] = stored.entries - 1
         parts.hop_bits[level, Tensor.OUTPUT, "hop"] = partial
         if moves.below is not None:
             parts.hop_bits[moves.below, Tensor.OUTPUT, "drain_complete"] = saved
@@ -138,7 +164,12 @@ def _price_outputs(hardware: Hardware, moves: _Moves, parts: _Parts) -> None:
 
 
 def _price_operands(
-    hardware: Hardware, tensor: Tensor, moves: _Moves, store: WeightStore | None, parts: _Parts
+    hardware: Hardware,
+    tensor: Tensor,
+    moves: _Moves,
+    store: WeightStore | None,
+    activity: Activity,
+    parts: _Parts,
 ) -> None:
     level, each, once = moves.level, float(hardware.bits.of(tensor)), 0
     if tensor is Tensor.WEIGHT and store is not None and hardware.levels[level].compressed:
@@ -149,15 +180,64 @@ def _price_operands(
             parts.once_bits[level, tensor, name] = once
     if moves.inward:
         parts.hop_bits[level, tensor, "hop"] = each
+    if level == 0 and tensor is Tensor.INPUT and moves.inward:
+        # decoded where it enters the chip: what crosses the network is not coded
+        stored = stored_in_dram(hardware, tensor, activity)
+        parts.bits[level, tensor, "read"] = stored.bits
+        parts.shares[level, tensor, "read"] = stored.entries
 
 
-def compute_pj(hardware: Hardware, operations: int, effective: int, *, has_weights: bool) -> float:
+def _gate(hardware: Hardware, nest: Nest, density: float, parts: _Parts) -> None:
+    """Leave out what a MAC with a zero input does not need from memories of its own.
+
+    An operand in a latch is read for many MACs at once, and one in a memory of several elements
+    for all of them: these reads are made.
+    """
+    for tensor, names in ((Tensor.WEIGHT, ("read",)), (Tensor.OUTPUT, ("read", "update"))):
+        level = nest.holders(tensor)[-1]
+        alone = all(
+            size == 1 or axis in nest.axes[level] for axis, size in enumerate(hardware.axis_sizes)
+        )
+        if level == 0 or not alone or tensor in hardware.mac.latched:
+            continue
+        for name in names:
+            key = (level, tensor, name)
+            if key in parts.bits:
+                parts.bits[key] *= density
+                parts.shares[key] = density
+
+
+def done_macs(hardware: Hardware, operations: int, effective: int, density: float = 1.0) -> float:
+    """Multiply-accumulates that cost energy, as expected.
+
+    Parameters
+    ----------
+    hardware : Hardware
+    operations : int
+        MACs, zeros included.
+    effective : int
+        Those with weights that may differ from zero.
+    density : float
+        Share of inputs that are not zero, wherever the weights are.
+    """
+    done = operations if hardware.sparsity.weights == "none" else effective
+    return done * density if hardware.sparsity.activations == "gate" else done
+
+
+def compute_pj(
+    hardware: Hardware,
+    operations: int,
+    effective: int,
+    *,
+    has_weights: bool,
+    density: float = 1.0,
+) -> float:
     """Energy of the arithmetic of a layer [pJ].
 
-    A machine that gates or skips zero weights pays for effective MACs only. Layers without weights
-    (pools, additions) run on the vector unit.
+    A machine that gates or skips zero weights pays for effective MACs only, one that gates zero
+    inputs for those MACs whose input is not zero. Layers without weights (pools, additions) run on
+    the vector unit.
     """
     if not has_weights:
         return operations * hardware.vector.energy_pj if hardware.vector else 0.0
-    done = operations if hardware.sparsity.weights == "none" else effective
-    return done * hardware.mac.energy_pj
+    return done_macs(hardware, operations, effective, density) * hardware.mac.energy_pj

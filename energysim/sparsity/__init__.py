@@ -1,10 +1,19 @@
 """Pre-defined sparse kernels: patterns, exact masks, storage formats.
 
 ``patterns`` says which weights may differ from zero, ``masks`` lays that over one layer, and
-``formats`` counts the bits that storing it takes. Names and tables are plain Python; NumPy is
+``formats`` counts the bits that storing it takes. ``activity`` does so for activations, of which
+only a density is known. Names and tables are plain Python; NumPy is
 imported only where a mask is written out as an array.
 """
 
+from energysim.sparsity.activity import (
+    CODE_WORD_BITS,
+    DENSE,
+    Activity,
+    Coded,
+    entries_per_element,
+    run_length_coded,
+)
 from energysim.sparsity.formats import (
     FORMATS,
     RUN_BITS,
@@ -46,13 +55,17 @@ from energysim.sparsity.patterns import (
 __all__ = [
     "ALIASES",
     "ALL_TAPS",
+    "CODE_WORD_BITS",
     "CORNERS",
+    "DENSE",
     "FORMATS",
     "PAIRS",
     "PATTERNS",
     "RUN_BITS",
     "SIDE",
     "SINGLES",
+    "Activity",
+    "Coded",
     "Coverage",
     "Format",
     "Head",
@@ -71,6 +84,7 @@ __all__ = [
     "cp_bits",
     "csr_bits",
     "dense_bits",
+    "entries_per_element",
     "get_format",
     "get_pattern",
     "mask_misfit",
@@ -78,6 +92,7 @@ __all__ = [
     "periodic_bits",
     "problems_of",
     "rle_bits",
+    "run_length_coded",
     "tile_bits",
     "tile_nonzeros",
 ]
