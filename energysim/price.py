@@ -22,8 +22,9 @@ from energysim.model.capacity import Residency
 from energysim.model.counts import Counts
 from energysim.model.energy import Tariff, compute_pj, done_macs, stored_in_dram, tariff
 from energysim.model.latency import latency
-from energysim.model.lockstep import Skipped, lock_step_of, temporal_steps
+from energysim.model.lockstep import Skipped, lock_step_of
 from energysim.model.sparse import WeightStore
+from energysim.model.tiling import temporal_steps
 from energysim.network import Layer
 from energysim.result import AccessRow, LayerRow
 from energysim.sparsity import DENSE, Activity

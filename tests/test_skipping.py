@@ -14,7 +14,8 @@ from energysim import load_hardware, load_network, simulate
 from energysim.axes import Dim, Shape
 from energysim.hardware import Hardware
 from energysim.mapping import Loop, Nest
-from energysim.model.lockstep import lock_step_of, temporal_steps
+from energysim.model.lockstep import lock_step_of
+from energysim.model.tiling import temporal_steps
 from energysim.sparsity import Mask
 
 AXES = ("rows", "cols")

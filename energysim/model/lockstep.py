@@ -23,39 +23,28 @@ import numpy.typing as npt
 from energysim.axes import Dim
 from energysim.errors import InputError, did_you_mean
 from energysim.mapping import Nest
+from energysim.model.tiling import (
+    CHANNELS,
+    TAPS,
+    OrderWord,
+    Spread,
+    Tiling,
+    nest_order,
+    nest_tiling,
+    residues_of,
+    rule_tilings,
+    tap_pieces,
+)
 from energysim.sparsity import Mask
 
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
 
 WeightsWord = Literal["none", "gate", "skip"]
-OrderWord = Literal["natural", "by_slot"]
 OrderChoice = Literal["natural", "by_slot", "auto"]
-
-CHANNELS = (Dim.G, Dim.K, Dim.C)
-"""Dims whose tiles are the array steps."""
-
-TAPS = (Dim.R, Dim.S)
-"""Dims of one kernel: walked inside an array step, skipped where no tap is live."""
 
 REPLICAS = frozenset({Dim.N, Dim.P, Dim.Q})
 """Dims that no weight has: spread over an axis, they put the same kernels there again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Spread:
-    """One dim laid along one array axis."""
-
-    dim: Dim
-    """any but those of :data:`REPLICAS` changes who waits for whom"""
-    count: int
-    """indices of the dim that stand side by side"""
-    axis: str = ""
-    """name of the array axis"""
-    piece: int = 1
-    """consecutive indices that one place of the axis walks through in time, channels only: a
-    temporal loop inside the spatial one. At 1 a tile is ``count`` channels in a row, at m every
-    m-th channel of ``count * m``"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,10 +245,10 @@ def lock_step(
     if weights != "skip":
         # Neither mask nor order can matter: the array does what a dense layer makes it do.
         choices, pe_queue = [dict.fromkeys(choices[0], "natural")], 1
-    natural = _tilings(dims, array, {spread.axis: "natural" for spread in array}, 1)
+    natural = rule_tilings(dims, array, {spread.axis: "natural" for spread in array}, 1)
     results = [
         _count(
-            mask, dims, array, _tilings(dims, array, choice, period or 1), natural, choice,
+            mask, dims, array, rule_tilings(dims, array, choice, period or 1), natural, choice,
             pe_queue, loops, dense=weights != "skip",
         )
         for choice in choices
@@ -305,28 +294,17 @@ def lock_step_of(
     InputError
         As :func:`lock_step`.
     """
-    array = tuple(
-        Spread(loop.dim, count, axes[loop.axis])
-        for loop, count in zip(nest.loops, trips, strict=True)
-        if loop.axis is not None and count > 1
-    )
+    array = _array_of(nest, trips, axes)
     given = order
     if not isinstance(order, str):
         busy = {spread.axis for spread in array}
         given = {axis: word for axis, word in order.items() if axis in busy}
     period = mask.pattern.period if mask.periodic else None
-    own = {
-        dim: [
-            (count, loop.axis is not None)
-            for loop, count in zip(nest.loops, trips, strict=True)
-            if loop.dim is dim
-        ]
-        for dim in CHANNELS
-    }
+    own = {dim: _loops_over(nest, trips, dim) for dim in CHANNELS}
 
-    def tilings(choice: Mapping[str, OrderWord]) -> dict[Dim, _Tiling]:
-        residues = _residues(mask.dims, array, choice, period or 1)
-        return {dim: _nest_tiling(residues[dim], own[dim]) for dim in CHANNELS}
+    def tilings(choice: Mapping[str, OrderWord]) -> dict[Dim, Tiling]:
+        residues = residues_of(mask.dims, array, choice, period or 1)
+        return {dim: nest_tiling(residues[dim], own[dim]) for dim in CHANNELS}
 
     natural = tilings({spread.axis: "natural" for spread in array})
     loops = _loop_order(nest, trips)
@@ -340,6 +318,54 @@ def lock_step_of(
     return min(results, key=lambda result: result.steps)
 
 
+def in_nest_order(
+    mask: Mask,
+    nest: Nest,
+    trips: Sequence[int],
+    *,
+    axes: Sequence[str],
+    order: Mapping[str, OrderWord],
+) -> Bools:
+    """Write a mask out with its channels in the order in which the loops take them.
+
+    Parameters
+    ----------
+    mask, nest, trips, axes
+        As in :func:`lock_step_of`.
+    order : mapping
+        Of the channels, by axis: ``LockStep.order``.
+
+    Returns
+    -------
+    bool array, shape (G, K, C, R, S)
+    """
+    live = mask.array()
+    period = mask.pattern.period if mask.periodic else 1
+    residues = residues_of(mask.dims, _array_of(nest, trips, axes), order, period)
+    for place, dim in enumerate(CHANNELS):
+        number = nest_order(residues[dim], _loops_over(nest, trips, dim))
+        live = np.take(live, np.argsort(number), axis=place)
+    return live
+
+
+def _array_of(nest: Nest, trips: Sequence[int], axes: Sequence[str]) -> tuple[Spread, ...]:
+    """What stands side by side."""
+    return tuple(
+        Spread(loop.dim, count, axes[loop.axis])
+        for loop, count in zip(nest.loops, trips, strict=True)
+        if loop.axis is not None and count > 1
+    )
+
+
+def _loops_over(nest: Nest, trips: Sequence[int], dim: Dim) -> list[tuple[int, bool]]:
+    """Trip counts of the loops over a dim, and whether each is spatial."""
+    return [
+        (count, loop.axis is not None)
+        for loop, count in zip(nest.loops, trips, strict=True)
+        if loop.dim is dim
+    ]
+
+
 def _loop_order(nest: Nest, trips: Sequence[int]) -> tuple[Dim, ...]:
     """G, K and C by their innermost temporal loops, outermost first."""
     last = dict.fromkeys(CHANNELS, -1)
@@ -347,40 +373,6 @@ def _loop_order(nest: Nest, trips: Sequence[int]) -> tuple[Dim, ...]:
         if loop.dim in last and loop.axis is None and count > 1:
             last[loop.dim] = position
     return tuple(sorted(CHANNELS, key=last.__getitem__))
-
-
-def _nest_tiling(residues: Ints, loops: Sequence[tuple[int, bool]]) -> _Tiling:
-    """Tile and place of each index of a dim: digits of its number by the loops, outermost first.
-
-    Numbers are free to choose, so those of one residue fill one tile after the other.
-    """
-    rest = np.arange(residues.size)
-    tile, place, size = np.zeros_like(rest), np.zeros_like(rest), residues.size
-    for count, spatial in loops:
-        size = -(-size // count)
-        digit, rest = np.divmod(rest, size)
-        if spatial:
-            place = place * count + digit
-        else:
-            tile = tile * count + digit
-    _, tile = np.unique(tile, return_inverse=True)
-    number = np.empty_like(tile)
-    number[np.argsort(residues, kind="stable")] = (
-        np.lexsort((place, tile)) if np.any(residues) else np.arange(residues.size)
-    )
-    return _Tiling(tile[number], place[number], int(tile.max()) + 1, int(place.max()) + 1)
-
-
-def temporal_steps(extent: int, loops: Sequence[tuple[int, bool]]) -> int:
-    """Steps of the temporal loops over a dim in which any instance has work.
-
-    Parameters
-    ----------
-    extent : int
-    loops : sequence of (int, bool)
-        Trip counts of the loops over the dim, outermost first, and whether each is spatial.
-    """
-    return _nest_tiling(np.zeros(extent, dtype=np.int64), loops).tiles
 
 
 # -- arguments -----------------------------------------------------------------------------------
@@ -449,72 +441,6 @@ def _orders(
     return sorted(tried, key=lambda choice: list(choice.values()).count("by_slot"))
 
 
-# -- tiles ---------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Tiling:
-    """Where each index of a dim stands: in which tile, at which place."""
-
-    tile: Ints
-    place: Ints
-    tiles: int
-    places: int
-
-
-def _tiling(residues: Ints, count: int, piece: int) -> _Tiling:
-    """Cut a dim into tiles that hold one residue each; the tiles take the residues in turn."""
-    by_residue = np.argsort(residues, kind="stable")
-    members = np.bincount(residues)
-    starts = np.cumsum(members) - members
-    rank = np.empty_like(residues)
-    rank[by_residue] = np.arange(residues.size) - np.repeat(starts, members)
-    block, inside = np.divmod(rank, count * piece)
-    place, turn = np.divmod(inside, piece)
-    own = block * piece + turn
-    # Neighbours of different residues put a dense kernel on another port in every tile of a queue.
-    _, tile = np.unique(own * members.size + residues, return_inverse=True)
-    return _Tiling(tile, place, int(tile.max()) + 1, int(place.max()) + 1)
-
-
-def _tilings(
-    dims: tuple[int, int, int, int, int],
-    array: tuple[Spread, ...],
-    order: Mapping[str, OrderWord],
-    period: int,
-) -> dict[Dim, _Tiling]:
-    """Tiles of G, K and C."""
-    found = {}
-    for dim, residues in _residues(dims, array, order, period).items():
-        own = [spread for spread in array if spread.dim is dim]
-        found[dim] = _tiling(residues, prod(s.count for s in own), prod(s.piece for s in own))
-    return found
-
-
-def _residues(
-    dims: tuple[int, int, int, int, int],
-    array: tuple[Spread, ...],
-    order: Mapping[str, OrderWord],
-    period: int,
-) -> dict[Dim, Ints]:
-    """What the indices of G, K and C are grouped by; 0 for all where they are not."""
-    extents = dict(zip(CHANNELS, dims[: len(CHANNELS)], strict=True))
-    # Slot (g * K + k + g * C + c + 1) mod P: the share of each dim in the sum is its residue.
-    step = {Dim.G: extents[Dim.K] + extents[Dim.C], Dim.K: 1, Dim.C: 1}
-    found = {}
-    for dim, extent in extents.items():
-        numbers = np.arange(extent, dtype=np.int64)
-        grouped = any(order[s.axis] == "by_slot" for s in array if s.dim is dim)
-        found[dim] = numbers * step[dim] % period if grouped else np.zeros_like(numbers)
-    return found
-
-
-def _tap_pieces(extent: int, array: tuple[Spread, ...], dim: Dim) -> Ints:
-    """First row (or column) of every piece of a kernel."""
-    count = prod(spread.count for spread in array if spread.dim is dim)
-    return np.arange(0, extent, -(-extent // min(count, extent)), dtype=np.int64)
-
-
 # -- deliveries ----------------------------------------------------------------------------------
 
 
@@ -540,7 +466,7 @@ def _per_piece(live: Bools, rows: Ints, columns: Ints) -> Ints:
     return counts.reshape(*live.shape[:-2], rows.size * columns.size)
 
 
-def _periodic_needs(mask: Mask, filters: _Tiling, rows: Ints, columns: Ints) -> _Needs:
+def _periodic_needs(mask: Mask, filters: Tiling, rows: Ints, columns: Ints) -> _Needs:
     """Needs of a periodic mask: only residues count, of the filters and of the channel."""
     period = mask.pattern.period
     table = _slot_table(mask)
@@ -566,7 +492,7 @@ def _slot_table(mask: Mask) -> Bools:
     return np.roll(column, 1, axis=0)
 
 
-def _array_needs(live: Bools, filters: _Tiling, rows: Ints, columns: Ints) -> _Needs:
+def _array_needs(live: Bools, filters: Tiling, rows: Ints, columns: Ints) -> _Needs:
     """Needs of any mask: every filter tile and every channel is a kind of its own."""
     groups, _, channels, height, width = live.shape
     by_tile = np.argsort(filters.tile, kind="stable")
@@ -577,7 +503,7 @@ def _array_needs(live: Bools, filters: _Tiling, rows: Ints, columns: Ints) -> _N
     return _Needs(_per_piece(union, rows, columns), np.arange(filters.tiles, dtype=np.int64), port)
 
 
-def _ports(needs: _Needs, groups: _Tiling, channels: _Tiling) -> Ints:
+def _ports(needs: _Needs, groups: Tiling, channels: Tiling) -> Ints:
     """Kind of channel at every place, -1 at an empty one: (tiles of G, tiles of C, places)."""
     at = np.full((groups.tiles, channels.tiles, groups.places, channels.places), -1, dtype=np.int64)
     at[groups.tile[:, None], channels.tile[None], groups.place[:, None], channels.place[None]] = (
@@ -679,8 +605,8 @@ def _count(
     mask: Mask | Bools,
     dims: tuple[int, int, int, int, int],
     array: tuple[Spread, ...],
-    tilings: Mapping[Dim, _Tiling],
-    natural: Mapping[Dim, _Tiling],
+    tilings: Mapping[Dim, Tiling],
+    natural: Mapping[Dim, Tiling],
     order: Mapping[str, OrderWord],
     pe_queue: int | None,
     loops: Sequence[Dim],
@@ -689,7 +615,7 @@ def _count(
 ) -> LockStep:
     """Steps for one channel order, with its tiles and those of the natural order."""
     rows, columns = (
-        _tap_pieces(extent, array, dim) for dim, extent in zip(TAPS, dims[3:], strict=True)
+        tap_pieces(extent, array, dim) for dim, extent in zip(TAPS, dims[3:], strict=True)
     )
     periodic = isinstance(mask, Mask) and mask.periodic
     if isinstance(mask, Mask) and mask.periodic:
