@@ -5,15 +5,17 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 from command_line import ROOT, call
 
 from energysim.catalog import load_network
 from energysim.mapper.dataflows import DATAFLOWS
-from energysim.sparsity import PATTERNS
+from energysim.sparsity import PATTERNS, Pattern, get_pattern
 
 NETS = sorted(path.stem for path in (ROOT / "networks").glob("*.yaml"))
 HARDWARE = sorted(path.stem for path in (ROOT / "hw_configs").glob("*.yaml"))
@@ -53,12 +55,26 @@ def test_one_kind_in_every_format(kind: str) -> None:
     assert [row["name"] for row in rows] == NAMES[kind]
     assert list(rows[0]) == list(records[0])
 
-    table = call("list", kind).out.splitlines()
-    assert [line.split()[0] for line in table[3:]] == NAMES[kind]
+    table = call("list", kind).out.split("\n\n")[1].splitlines()
+    assert [line.split()[0] for line in table[1:]] == NAMES[kind]
 
-    markdown = call("list", kind, "--format", "md").out.splitlines()
-    assert [line.split()[1] for line in markdown[4:]] == NAMES[kind]
-    assert len({line.count("|") for line in markdown[2:]}) == 1
+    markdown = call("list", kind, "--format", "md").out.split("\n\n")[1].splitlines()
+    assert [line.split()[1] for line in markdown[2:]] == NAMES[kind]
+    assert len({line.count("|") for line in markdown}) == 1
+
+
+def test_patterns_that_have_no_name_are_told() -> None:
+    notes = call("list", "patterns").out.split("\n\n")[2]
+    blocks, spelled, written = notes.strip().splitlines()
+    word = re.search(r"\d+:\d+", blocks)
+    assert word
+    assert get_pattern(word[0]).blocks == (2, 4)
+    word = re.search(r"3x3_\S*(?=:)", spelled)
+    assert word
+    own = get_pattern(word[0])
+    assert (own.fdk, own.period) == (True, 8)
+    given = yaml.safe_load(written.removeprefix(" in a file: ").removesuffix(", any kernel size"))
+    assert Pattern.of(**given["pattern"], kernel=(3, 3)) == own
 
 
 def test_all_kinds_in_one_json() -> None:

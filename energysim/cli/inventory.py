@@ -39,6 +39,8 @@ class Inventory:
     title: str
     shown: tuple[Shown, ...]
     records: Sequence[Record]
+    notes: tuple[str, ...] = ()
+    """lines below the table; files hold the records only"""
 
     def grid(self) -> Grid:
         """Lay the records out as a table."""
@@ -51,7 +53,7 @@ class Inventory:
             )
             for column in self.shown
         )
-        return Grid(columns, self.title)
+        return Grid(columns, self.title, self.notes)
 
 
 def _cell(column: Shown, record: Record) -> str:
@@ -167,7 +169,15 @@ def _patterns() -> Inventory:
         }
         for pattern in PATTERNS.values()
     ]
-    return Inventory("patterns of 3x3 kernels", shown, records)
+    return Inventory("patterns of 3x3 kernels", shown, records, OWN_PATTERNS)
+
+
+OWN_PATTERNS = (
+    "N:M such as 2:4 is a pattern too: N of every M input channels are live",
+    "so are supports spelled out, 3x3_0.1.3.4_4.5.7.8_F8: taps of each variant, 1 of 8 dense",
+    "in a file: pattern: {supports: [[0, 1, 3, 4], [4, 5, 7, 8]], fdk_every: 8}, any kernel size",
+)
+"""What ``--pattern`` takes besides the names."""
 
 
 def _supports(slots: Sequence[Sequence[int]]) -> str:
