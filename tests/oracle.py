@@ -85,6 +85,19 @@ def walk_inputs(
     return dict(walker.counts)
 
 
+def walk_sums(
+    shape: Shape, nest: Nest, trips: Sequence[int], rules: Rules, live: Live
+) -> dict[Key, int]:
+    """Count what MACs do to their sums, by stepping the array delivery by delivery.
+
+    Parameters and return value as of :func:`walk_inputs`, for ``read``, ``update`` and ``hop`` of
+    outputs at the innermost level that holds them.
+    """
+    walker = _Walker(shape, nest, tuple(trips), rules)
+    walker.walk_sums(live)
+    return dict(walker.counts)
+
+
 class _Walker:
     """One walk: the inputs, two caches of what loops touch, and the counts so far."""
 
@@ -166,6 +179,41 @@ class _Walker:
             for row in self._positions(0, p, frozenset({y}))
             for column in self._positions(1, q, frozenset({x}))
         )
+
+    def walk_sums(self, live: Live) -> None:
+        """Set tile after tile on the array and deliver what its filters need, tap by tap."""
+        outer = self.nest.holders(Tensor.OUTPUT)[-1]
+        weights = (Dim.G, Dim.K, Dim.C, Dim.R, Dim.S)
+        tiled = [i for i in self.temporal if self.nest.loops[i].dim in weights[:3]]
+        spread = [i for i in self.spatial if self.nest.loops[i].dim in REDUCTION]
+        own = [i for i in spread if self.nest.loops[i].axis in self.axes(outer)]
+        alone = merged = 0
+        summed: set[tuple[int, int, Index]] = set()
+        for index in product(*(range(self.trips[i]) for i in tiled)):
+            added: set[tuple[int, int, Index, int]] = set()
+            for place in product(*(range(self.trips[i]) for i in spread)):
+                at = dict(zip((*tiled, *spread), (*index, *place), strict=True))
+                groups, filters, channels, rows, columns = (
+                    sorted(self.touched(dim, at)) for dim in weights
+                )
+                sums = tuple(at[i] for i in own)
+                for group, channel in product(groups, channels):  # one port each
+                    cycle = 0
+                    for row, column in product(rows, columns):
+                        using = [k for k in filters if (group, k, channel, row, column) in live]
+                        added |= {(group, k, sums, cycle) for k in using}
+                        alone += len(using)
+                        cycle += bool(using)
+            merged += len(added)
+            summed |= {each[:3] for each in added}
+        pixels = self.shape[Dim.N] * self.shape[Dim.P] * self.shape[Dim.Q]
+        back = merged - len(summed)  # an instance starts each sum from nothing
+        key = outer, Tensor.OUTPUT
+        reduce = self.rules.reduce
+        self.counts[*key, "update"] = pixels * (merged if reduce else alone)
+        self.counts[*key, "read"] = pixels * (back if reduce else alone - len(summed))
+        if self.axes(None) > self.axes(outer):
+            self.counts[*key, "hop"] = pixels * (back + alone)
 
     # ---- what loops touch
 

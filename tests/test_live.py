@@ -7,16 +7,16 @@ import random
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from oracle import Live, walk_inputs
+from oracle import Live, walk_inputs, walk_sums
 from strategies import Case, random_case
 
 from energysim.axes import Dim, Shape, Tensor
 from energysim.mapping import Loop, Nest, Rules
 from energysim.model import visits
 from energysim.model.counts import count
-from energysim.model.live import live_inputs, needed_inputs
+from energysim.model.live import live_inputs, live_outputs, needed_inputs, with_known_zeros
 from energysim.sparsity import Mask
 
 Bools = npt.NDArray[np.bool_]
@@ -127,3 +127,58 @@ def test_needed_inputs_are_those_under_a_live_weight(seed: int) -> None:
                 if 0 <= h < shape.size[0] and 0 <= w < shape.size[1]:
                     seen[g, c, h, w] = True
     assert needed_inputs(shape, live) == shape[Dim.N] * int(seen.sum())
+
+
+@settings(max_examples=300)
+@given(seed=st.integers(0, 2**32))
+def test_sums_equal_stepping_the_array_delivery_by_delivery(seed: int) -> None:
+    shape, nest, trips, rules = random_case(random.Random(seed))
+    live = a_mask(shape, seed)
+    walked = walk_sums(shape, nest, trips, rules, as_set(live))
+    assert live_outputs(shape, nest, trips, rules, live) == walked
+
+
+@settings(max_examples=100)
+@given(seed=st.integers(0, 2**32))
+def test_sums_of_a_whole_mask_are_those_of_the_dense_model(seed: int) -> None:
+    shape, nest, trips, rules = random_case(random.Random(seed))
+    assume(Tensor.OUTPUT not in rules.latch)
+    dense = count(shape, nest, np.array([trips], dtype=np.int64), rules)
+    live = np.ones([shape[dim] for dim in KERNELS], dtype=np.bool_)
+    for key, value in live_outputs(shape, nest, trips, rules, live).items():
+        assert value == int(dense(*key)[0]), key
+
+
+@settings(max_examples=100)
+@given(seed=st.integers(0, 2**32), skips=st.booleans())
+def test_known_zeros_never_move_more(seed: int, skips: bool) -> None:
+    shape, nest, trips, rules = random_case(random.Random(seed))
+    dense = count(shape, nest, np.array([trips], dtype=np.int64), rules)
+    live = a_mask(shape, seed)
+    known = with_known_zeros(dense, shape, nest, trips, rules, live, skips=skips)
+    assert known.values.keys() == dense.values.keys()
+    for key, value in known.values.items():
+        assert 0 <= value[0] <= dense.values[key][0], key
+        if not skips and key[2] in ("fill", "drain"):
+            assert value[0] == dense.values[key][0], "gating only spares what MACs do"
+
+
+def test_gating_spares_only_memories_of_a_mac_alone() -> None:
+    """One MAC with sums of its own: half of the weights live, half of the accesses made."""
+    shape = Shape((1, 1, 4, 8, 6, 1, 1, 1), size=(6, 1))
+    loops = (Loop(Dim.P), Loop(Dim.K), Loop(Dim.C))
+    nest = Nest(loops, cuts=((0, 0, 0), (1, 1, 1)), axes=(frozenset(), frozenset()))
+    live = np.arange(32).reshape(1, 4, 8, 1, 1) % 2 == 0
+    dense = count(shape, nest, np.array([(6, 4, 8)]))
+    gated = with_known_zeros(dense, shape, nest, (6, 4, 8), Rules(), live, skips=False)
+    assert (
+        int(gated(1, Tensor.INPUT, "read")[0]) == 96 == int(dense(1, Tensor.INPUT, "read")[0]) / 2
+    )
+    assert int(gated(1, Tensor.OUTPUT, "update")[0]) == 96
+    assert int(gated(1, Tensor.OUTPUT, "read")[0]) == 96 - 24
+    spread = Nest((Loop(Dim.P), Loop(Dim.K), Loop(Dim.C, 0)), nest.cuts, nest.axes)
+    shared = count(shape, spread, np.array([(6, 4, 8)]))
+    assert (
+        with_known_zeros(shared, shape, spread, (6, 4, 8), Rules(), live, skips=False).values
+        == shared.values
+    )

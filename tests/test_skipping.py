@@ -80,11 +80,9 @@ def walk_steps(mask: Mask, nest: Nest, trips: tuple[int, ...], by_slot: frozense
         walks[dim] = steps
     pieces = []
     for dim, extent in ((Dim.R, height), (Dim.S, width)):
-        count = 1
-        for loop, n in zip(nest.loops, trips, strict=True):
-            count *= n if loop.dim is dim and loop.axis is not None else 1
-        size = ceil(extent / min(count, extent))
-        pieces.append([range(i, min(i + size, extent)) for i in range(0, extent, size)])
+        own = [(loop, n) for loop, n in zip(nest.loops, trips, strict=True) if loop.dim is dim]
+        # walked with space for time, what is found together is what one place has
+        pieces.append(walk_dim(list(range(extent)), [(n, loop.axis is None) for loop, n in own]))
     total = 0
     for gs, ks, cs in product(walks[Dim.G], walks[Dim.K], walks[Dim.C]):
         total += max(

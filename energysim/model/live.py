@@ -1,4 +1,4 @@
-"""Which inputs move when it is known beforehand which weights are zero.
+"""What moves when it is known beforehand which weights are zero.
 
 A tile of inputs is what the loops inside a cut touch. With the mask known, less of it is needed:
 input (n, g, c, h, w) only if one of these loops meets a live weight (g, k, c, r, s) that lies over
@@ -13,21 +13,26 @@ padding and any mask.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 
 from energysim.axes import Dim, Shape, Tensor
 from energysim.mapping import Nest, Rules
-from energysim.model.counts import Key
+from energysim.model.counts import Counts, Key
+from energysim.model.tiling import loops_over, nest_pieces
 from energysim.model.visits import (
     START,
     Along,
     Bools,
     Boundary,
+    Ints,
     Moved,
     Sets,
     Stack,
     States,
+    along,
     as_rows,
     held_before,
     kind_of,
@@ -68,7 +73,7 @@ def live_inputs(
     turn. Elsewhere an element that the old tile did not need and the new one does is fetched, even
     if the dense tile would have held it all the time; a machine that knows the mask knows where
     that makes it move more than whole tiles do, and moves those:
-    :func:`energysim.price.known_zeros` takes the smaller count of each boundary.
+    :func:`with_known_zeros` takes the smaller count of each boundary.
     """
     counts: dict[Key, int] = {}
     holders = nest.holders(Tensor.INPUT)
@@ -167,3 +172,148 @@ class _Window:
         new = as_rows(self.needs[pairs[:, 1]])
         old = as_rows(held_before(self.needs, self.needs != 0, pairs, whole=whole))
         return States.of(new, old, np.ones(len(new), dtype=np.int64))
+
+
+# -- outputs ---------------------------------------------------------------------------------------
+
+
+def live_outputs(
+    shape: Shape, nest: Nest, trips: Sequence[int], rules: Rules, live: Bools
+) -> dict[Key, int]:
+    """Count what MACs with live weights do to partial sums where they keep them.
+
+    Parameters
+    ----------
+    shape, nest, trips, rules, live
+        As in :func:`live_inputs`.
+
+    Returns
+    -------
+    dict
+        ``read``, ``update`` and ``hop`` of outputs at the innermost level that holds them. Further
+        out nothing changes: whole tiles of sums move.
+
+    Notes
+    -----
+    In an array step every port delivers the taps that any of its filters needs, one a cycle, the
+    first one first (:func:`energysim.model.lockstep.lock_step`). In the cycle in which a port
+    delivers the i-th of its taps, the filters for which that tap is live add to their sums. Ports
+    whose sums are added on the way make one update together, if any of them has something to add.
+    """
+    outer = nest.holders(Tensor.OUTPUT)[-1]
+    own = nest.axes[outer]
+    filters, channels = (_roles(shape, nest, trips, dim, own) for dim in (Dim.K, Dim.C))
+    groups, count, _, height, width = live.shape
+    rows, columns = (_ports(shape, nest, trips, dim, own) for dim in (Dim.R, Dim.S))
+    union = np.stack(
+        [live[:, filters.when == step].any(axis=1) for step in range(filters.steps)], axis=1
+    )
+    sums = (channels.parents, *(max(one.sum for one in each) + 1 for each in (rows, columns)))
+    added = np.zeros((groups, count, *sums, channels.steps, height * width), dtype=np.bool_)
+    for row, column in product(rows, columns):
+        port = (..., row.taps[:, None], column.taps)
+        delivered = union[port].reshape(*union.shape[:3], -1)
+        turn = np.cumsum(delivered, axis=-1) - 1
+        g, k, c, tap = np.nonzero(live[port].reshape(*live.shape[:3], -1))
+        mine = (channels.parent[c], row.sum, column.sum, channels.when[c])
+        added[(g, k, *mine, turn[g, filters.when[k], c, tap])] = True
+    pixels = shape[Dim.N] * shape[Dim.P] * shape[Dim.Q]
+    each, merged = pixels * int(live.sum()), pixels * int(added.sum())
+    first = pixels * int(added.any(axis=(-1, -2)).sum())
+    back = merged - first
+    found = {
+        (outer, Tensor.OUTPUT, "update"): merged if rules.reduce else each,
+        (outer, Tensor.OUTPUT, "read"): back if rules.reduce else each - first,
+    }
+    if fans_out(nest, outer):
+        found[outer, Tensor.OUTPUT, "hop"] = back + each
+    return found
+
+
+def fans_out(nest: Nest, level: int) -> bool:
+    """Whether several MACs hang under an instance of a level."""
+    axes = frozenset().union(*nest.axes, (x.axis for x in nest.loops if x.axis is not None))
+    return axes != nest.axes[level]
+
+
+def _roles(shape: Shape, nest: Nest, trips: Sequence[int], dim: Dim, own: frozenset[int]) -> Along:
+    """Loops over a dim, all of them outside the MACs."""
+    at = list(enumerate(nest.loops))
+    return along(
+        shape[dim],
+        [(i, trips[i]) for i, loop in at if loop.dim is dim],
+        (
+            [i for i, loop in at if loop.axis is None],
+            [i for i, loop in at if loop.axis in own],
+            [i for i, loop in at if loop.axis is not None and loop.axis not in own],
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Port:
+    """Rows (or columns) of a kernel that stand at one place of the array."""
+
+    taps: Ints
+    sum: int
+    """which instance of the level with the sums it adds to"""
+
+
+def _ports(
+    shape: Shape, nest: Nest, trips: Sequence[int], dim: Dim, own: frozenset[int]
+) -> list[_Port]:
+    """Places of the rows (or columns) of a kernel."""
+    parent = _roles(shape, nest, trips, dim, own).parent
+    parts = nest_pieces(shape[dim], loops_over(nest, trips, dim)).parts()
+    return [_Port(part, int(parent[part[0]])) for part in parts]
+
+
+# -- both ------------------------------------------------------------------------------------------
+
+
+def with_known_zeros(
+    counts: Counts,
+    shape: Shape,
+    nest: Nest,
+    trips: Sequence[int],
+    rules: Rules,
+    live: Bools,
+    *,
+    skips: bool,
+) -> Counts:
+    """Counts of a machine that does nothing for weights that are zero.
+
+    Parameters
+    ----------
+    counts : Counts
+        Of this mapping alone (B = 1), zeros multiplied.
+    shape, nest, trips, rules, live
+        As in :func:`live_inputs`.
+    skips : bool
+        The machine skips zeros: inputs that no live weight needs are not fetched, sums without
+        anything to add stay where they are. Else it gates them: its elements go through the same
+        steps, and only memories that each of them has for itself are left alone.
+
+    Returns
+    -------
+    Counts
+        With fewer moves of inputs and outputs. Where a boundary would move more inputs than whole
+        tiles have, it moves whole tiles (see :func:`live_inputs`).
+    """
+    alone = {tensor: not fans_out(nest, nest.holders(tensor)[-1]) for tensor in Tensor}
+    found: dict[Key, int] = {}
+    if skips or alone[Tensor.INPUT]:
+        inputs = live_inputs(shape, nest, trips, rules, live)
+        holders = nest.holders(Tensor.INPUT)
+        for outer, inner in zip(holders, (*holders, None)[1:], strict=True):
+            if not skips and inner is not None:
+                continue
+            keys = [(outer, Tensor.INPUT, "read"), (outer, Tensor.INPUT, "hop")]
+            keys += [] if inner is None else [(inner, Tensor.INPUT, "fill")]
+            if all(inputs.get(key, 0) <= int(counts(*key)[0]) for key in keys):
+                found |= {key: inputs[key] for key in keys if key in inputs}
+    if Tensor.OUTPUT not in rules.latch and (skips or alone[Tensor.OUTPUT]):
+        found |= live_outputs(shape, nest, trips, rules, live)
+    return replace(
+        counts, values={**counts.values} | {key: np.array([n]) for key, n in found.items()}
+    )

@@ -27,9 +27,12 @@ from energysim.model.tiling import (
     CHANNELS,
     TAPS,
     OrderWord,
+    Pieces,
     Spread,
     Tiling,
+    loops_over,
     nest_order,
+    nest_pieces,
     nest_tiling,
     residues_of,
     rule_tilings,
@@ -246,10 +249,12 @@ def lock_step(
         # Neither mask nor order can matter: the array does what a dense layer makes it do.
         choices, pe_queue = [dict.fromkeys(choices[0], "natural")], 1
     natural = rule_tilings(dims, array, {spread.axis: "natural" for spread in array}, 1)
+    height, width = dims[3:]
+    pieces = tap_pieces(height, array, Dim.R), tap_pieces(width, array, Dim.S)
     results = [
         _count(
-            mask, dims, array, rule_tilings(dims, array, choice, period or 1), natural, choice,
-            pe_queue, loops, dense=weights != "skip",
+            mask, dims, array, pieces, rule_tilings(dims, array, choice, period or 1), natural,
+            choice, pe_queue, loops, dense=weights != "skip",
         )
         for choice in choices
     ]  # fmt: skip
@@ -300,7 +305,7 @@ def lock_step_of(
         busy = {spread.axis for spread in array}
         given = {axis: word for axis, word in order.items() if axis in busy}
     period = mask.pattern.period if mask.periodic else None
-    own = {dim: _loops_over(nest, trips, dim) for dim in CHANNELS}
+    own = {dim: loops_over(nest, trips, dim) for dim in CHANNELS}
 
     def tilings(choice: Mapping[str, OrderWord]) -> dict[Dim, Tiling]:
         residues = residues_of(mask.dims, array, choice, period or 1)
@@ -308,10 +313,15 @@ def lock_step_of(
 
     natural = tilings({spread.axis: "natural" for spread in array})
     loops = _loop_order(nest, trips)
+    height, width = mask.dims[3:]
+    pieces = (
+        nest_pieces(height, loops_over(nest, trips, Dim.R)),
+        nest_pieces(width, loops_over(nest, trips, Dim.S)),
+    )
     if period is None:
         given = "natural"
     results = [
-        _count(mask, mask.dims, array, tilings(choice), natural, choice, pe_queue, loops,
+        _count(mask, mask.dims, array, pieces, tilings(choice), natural, choice, pe_queue, loops,
                dense=False)
         for choice in _orders(array, given, grouping=period is not None)
     ]  # fmt: skip
@@ -343,7 +353,7 @@ def in_nest_order(
     period = mask.pattern.period if mask.periodic else 1
     residues = residues_of(mask.dims, _array_of(nest, trips, axes), order, period)
     for place, dim in enumerate(CHANNELS):
-        number = nest_order(residues[dim], _loops_over(nest, trips, dim))
+        number = nest_order(residues[dim], loops_over(nest, trips, dim))
         live = np.take(live, np.argsort(number), axis=place)
     return live
 
@@ -355,15 +365,6 @@ def _array_of(nest: Nest, trips: Sequence[int], axes: Sequence[str]) -> tuple[Sp
         for loop, count in zip(nest.loops, trips, strict=True)
         if loop.axis is not None and count > 1
     )
-
-
-def _loops_over(nest: Nest, trips: Sequence[int], dim: Dim) -> list[tuple[int, bool]]:
-    """Trip counts of the loops over a dim, and whether each is spatial."""
-    return [
-        (count, loop.axis is not None)
-        for loop, count in zip(nest.loops, trips, strict=True)
-        if loop.dim is dim
-    ]
 
 
 def _loop_order(nest: Nest, trips: Sequence[int]) -> tuple[Dim, ...]:
@@ -459,14 +460,15 @@ class _Needs:
     """kind of every channel, shape (G, C)"""
 
 
-def _per_piece(live: Bools, rows: Ints, columns: Ints) -> Ints:
+def _per_piece(live: Bools, rows: Pieces, columns: Pieces) -> Ints:
     """Count the live taps in every piece of kernels ``(..., R, S)``: shape (..., pieces)."""
-    counts = np.add.reduceat(live.astype(np.int64), columns, axis=-1)
-    counts = np.add.reduceat(counts, rows, axis=-2)
-    return counts.reshape(*live.shape[:-2], rows.size * columns.size)
+    live = live[..., rows.order[:, None], columns.order]
+    counts = np.add.reduceat(live.astype(np.int64), columns.starts, axis=-1)
+    counts = np.add.reduceat(counts, rows.starts, axis=-2)
+    return counts.reshape(*live.shape[:-2], rows.starts.size * columns.starts.size)
 
 
-def _periodic_needs(mask: Mask, filters: Tiling, rows: Ints, columns: Ints) -> _Needs:
+def _periodic_needs(mask: Mask, filters: Tiling, rows: Pieces, columns: Pieces) -> _Needs:
     """Needs of a periodic mask: only residues count, of the filters and of the channel."""
     period = mask.pattern.period
     table = _slot_table(mask)
@@ -492,7 +494,7 @@ def _slot_table(mask: Mask) -> Bools:
     return np.roll(column, 1, axis=0)
 
 
-def _array_needs(live: Bools, filters: Tiling, rows: Ints, columns: Ints) -> _Needs:
+def _array_needs(live: Bools, filters: Tiling, rows: Pieces, columns: Pieces) -> _Needs:
     """Needs of any mask: every filter tile and every channel is a kind of its own."""
     groups, _, channels, height, width = live.shape
     by_tile = np.argsort(filters.tile, kind="stable")
@@ -605,6 +607,7 @@ def _count(
     mask: Mask | Bools,
     dims: tuple[int, int, int, int, int],
     array: tuple[Spread, ...],
+    pieces: tuple[Pieces, Pieces],
     tilings: Mapping[Dim, Tiling],
     natural: Mapping[Dim, Tiling],
     order: Mapping[str, OrderWord],
@@ -614,9 +617,7 @@ def _count(
     dense: bool,
 ) -> LockStep:
     """Steps for one channel order, with its tiles and those of the natural order."""
-    rows, columns = (
-        tap_pieces(extent, array, dim) for dim, extent in zip(TAPS, dims[3:], strict=True)
-    )
+    rows, columns = pieces
     periodic = isinstance(mask, Mask) and mask.periodic
     if isinstance(mask, Mask) and mask.periodic:
         needs = _periodic_needs(mask, tilings[Dim.K], rows, columns)

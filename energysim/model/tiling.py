@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from energysim.axes import Dim
+from energysim.mapping import Nest
 
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
@@ -97,10 +98,42 @@ def residues_of(
     return found
 
 
-def tap_pieces(extent: int, array: tuple[Spread, ...], dim: Dim) -> Ints:
-    """First row (or column) of every piece of a kernel."""
+@dataclass(frozen=True, slots=True)
+class Pieces:
+    """The rows (or columns) of a kernel by the place of the array that has them."""
+
+    order: Ints
+    """numbers of the rows, place by place"""
+    starts: Ints
+    """where in ``order`` each place begins"""
+
+    def parts(self) -> list[Ints]:
+        """Rows of each place."""
+        return np.split(self.order, self.starts[1:])
+
+
+def tap_pieces(extent: int, array: tuple[Spread, ...], dim: Dim) -> Pieces:
+    """Pieces of consecutive rows (or columns)."""
     count = prod(spread.count for spread in array if spread.dim is dim)
-    return np.arange(0, extent, -(-extent // min(count, extent)), dtype=np.int64)
+    starts = np.arange(0, extent, -(-extent // min(count, extent)), dtype=np.int64)
+    return Pieces(np.arange(extent), starts)
+
+
+def nest_pieces(extent: int, loops: Sequence[tuple[int, bool]]) -> Pieces:
+    """Rows (or columns) of a kernel by the spatial loops over them."""
+    _, place = _tile_and_place(extent, loops)
+    order = np.argsort(place, kind="stable")
+    _, starts = np.unique(place[order], return_index=True)
+    return Pieces(order, starts)
+
+
+def loops_over(nest: Nest, trips: Sequence[int], dim: Dim) -> list[tuple[int, bool]]:
+    """Trip counts of the loops over a dim, and whether each is spatial."""
+    return [
+        (count, loop.axis is not None)
+        for loop, count in zip(nest.loops, trips, strict=True)
+        if loop.dim is dim
+    ]
 
 
 def nest_tiling(residues: Ints, loops: Sequence[tuple[int, bool]]) -> Tiling:
