@@ -98,6 +98,22 @@ def walk_sums(
     return dict(walker.counts)
 
 
+def walk_weights(
+    shape: Shape, nest: Nest, trips: Sequence[int], rules: Rules
+) -> dict[tuple[int, int], tuple[Counter[Tile], Counter[Tile]]]:
+    """List the tiles of weights that move between two levels, in which they move whole.
+
+    Returns
+    -------
+    dict
+        By (outer, inner) level: how often each tile is read at the outer one, and how often one of
+        the instances of the inner one is filled with it.
+    """
+    walker = _Walker(shape, nest, tuple(trips), rules)
+    holders = nest.holders(Tensor.WEIGHT)
+    return {pair: walker.weight_tiles(*pair) for pair in pairwise(holders)}
+
+
 class _Walker:
     """One walk: the inputs, two caches of what loops touch, and the counts so far."""
 
@@ -179,6 +195,30 @@ class _Walker:
             for row in self._positions(0, p, frozenset({y}))
             for column in self._positions(1, q, frozenset({x}))
         )
+
+    def weight_tiles(self, outer: int, inner: int) -> tuple[Counter[Tile], Counter[Tile]]:
+        """Go from tile to tile; one that is there already does not move."""
+        outside = self.outside(Tensor.WEIGHT, inner)
+        instances = self.spatial_on(self.axes(inner))
+        reads: Counter[Tile] = Counter()
+        fills: Counter[Tile] = Counter()
+        old: dict[Index, Tile] = {}
+        for index in product(*(range(self.trips[i]) for i in outside)):
+            at = dict(zip(outside, index, strict=True))
+            if not all(self.touched(dim, at) for dim in Dim):
+                continue
+            new = {
+                instance: self.tile(Tensor.WEIGHT, at | dict(zip(instances, instance, strict=True)))
+                for instance in product(*(range(self.trips[i]) for i in instances))
+            }
+            moved = {i: tile for i, tile in new.items() if tile and tile != old.get(i, NOTHING)}
+            for instance, tile in moved.items():
+                assert not tile & old.get(instance, NOTHING), "a tile of weights moves whole"
+            fills.update(moved.values())
+            for tiles in self.groups(outer, inner, moved).values():
+                reads.update(frozenset(tiles) if self.rules.multicast else tiles)
+            old = new
+        return reads, fills
 
     def walk_sums(self, live: Live) -> None:
         """Set tile after tile on the array and deliver what its filters need, tap by tap."""
