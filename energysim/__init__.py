@@ -12,7 +12,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from energysim.activations import Activations, Density, load_activations
 from energysim.catalog import load_hardware, load_network
+from energysim.compare import compare
 from energysim.result import VERSION, Result
 from energysim.simulate import simulate
 
@@ -21,7 +23,18 @@ if TYPE_CHECKING:
 
 __version__ = VERSION
 
-__all__ = ["Result", "__version__", "load_hardware", "load_network", "simulate", "trade"]
+__all__ = [
+    "Activations",
+    "Density",
+    "Result",
+    "__version__",
+    "compare",
+    "load_activations",
+    "load_hardware",
+    "load_network",
+    "simulate",
+    "trade",
+]
 
 
 def __getattr__(name: str) -> Any:

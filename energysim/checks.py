@@ -53,6 +53,7 @@ def _notes(result: Result, network: Network, hardware: Hardware) -> Iterator[Not
             f"formats it decodes in its file: 'sparsity: {{formats: [dense, periodic]}}'.",
         )
     yield from _skip_notes(result, hardware)
+    yield from _activation_notes(result, network, hardware)
     if hardware.vector is None and any(not layer.has_weights for layer in network.layers):
         yield Note(
             NoteKind.VECTOR_FREE,
@@ -67,6 +68,29 @@ def _notes(result: Result, network: Network, hardware: Hardware) -> Iterator[Not
             NoteKind.ASSUMED,
             f"{len(assumed)} values of {hardware.name} are assumed, not published: see "
             f"'energysim show {hardware.name}'.",
+        )
+
+
+def _activation_notes(result: Result, network: Network, hardware: Hardware) -> Iterator[Note]:
+    given = result.activations
+    if given is None:
+        return
+    name = given.file or "activations"
+    if (hardware.sparsity.activations, hardware.sparsity.activation_format) == ("none", "dense"):
+        yield Note(
+            NoteKind.ACTIVATIONS_UNUSED,
+            f"{hardware.name} neither gates nor codes activations, so {name} changes nothing. A "
+            f"file of hardware that does says 'sparsity: {{activations: gate, activation_format: "
+            f"rlc}}'.",
+        )
+        return
+    left = given.left_out(network)
+    if left:
+        named = ", ".join(left[:SHOWN]) + (" ..." if len(left) > SHOWN else "")
+        yield Note(
+            NoteKind.ACTIVATIONS_LEFT_OUT,
+            f"{name} leaves out {len(left)} of {len(network.layers)} layers ({named}): taken as "
+            f"dense, but where a neighbour's density tells that of the tensor between them.",
         )
 
 

@@ -13,6 +13,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from energysim.activations import Activations
+from energysim.axes import Tensor
 from energysim.hardware import Hardware
 from energysim.mapper.goal import Certificate, Measure
 from energysim.mapping import LevelLoops
@@ -42,6 +44,8 @@ class NoteKind(StrEnum):
     VECTOR_FREE = "vector_free"
     ASSUMED = "assumed"
     SUMS_SPILLED = "sums_spilled"
+    ACTIVATIONS_UNUSED = "activations_unused"
+    ACTIVATIONS_LEFT_OUT = "activations_left_out"
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +154,8 @@ class Result:
     """layers whose mapping was given; the others were searched"""
     inputs: tuple[Network, Hardware] = field(repr=False)
     """what was simulated"""
+    activations: Activations | None = field(default=None, repr=False)
+    """densities of inputs and outputs, where they were given"""
 
     # -- totals --------------------------------------------------------------------------------
 
@@ -210,6 +216,26 @@ class Result:
                 moved[row.layer] += row.bits / BITS_PER_BYTE
         return list(moved.values())
 
+    # -- densities of activations -------------------------------------------------------------
+
+    def activation_rows(self) -> list[dict[str, Any]]:
+        """Densities of each layer, and bits of an element in DRAM; nothing if none were given."""
+        from energysim.model.energy import stored_in_dram
+
+        network, hardware = self.inputs
+        if self.activations is None:
+            return []
+        return [
+            {
+                "layer": name,
+                "input_density": each.input_density,
+                "output_density": each.output_density,
+                "dram_bits_per_input": stored_in_dram(hardware, Tensor.INPUT, each).bits,
+                "dram_bits_per_output": stored_in_dram(hardware, Tensor.OUTPUT, each).bits,
+            }
+            for name, each in self.activations.of(network).items()
+        ]
+
     # -- tables --------------------------------------------------------------------------------
 
     @property
@@ -268,6 +294,7 @@ class Result:
                 {name: getattr(row, name) for name in _ACCESS_COLUMNS} for row in self.access_rows
             ],
             "skipping": [{"layer": name, **each.to_dict()} for name, each in self.skipped.items()],
+            **({"activations": self.activation_rows()} if self.activations else {}),
             "mapping": {
                 "layers": {
                     name: [row.model_dump(mode="json") for row in loops]
@@ -296,6 +323,7 @@ class Result:
             "perfect": self.perfect,
             "uneven": self.uneven,
             "given_mappings": list(self.given_mappings),
+            **({"activations": self.activations.settings()} if self.activations else {}),
         }
 
     # -- for people ----------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from energysim.activations import Activations
 from energysim.axes import Shape, Tensor
 from energysim.checks import collect_notes
 from energysim.errors import DoesNotFitError, InputError, did_you_mean
@@ -22,7 +23,7 @@ from energysim.mapping import (
 )
 from energysim.network import Layer, Network
 from energysim.result import AccessRow, LayerRow, Result, RunnerUp
-from energysim.sparsity import FORMATS
+from energysim.sparsity import DENSE, FORMATS, Activity
 from energysim.units import BITS_PER_BYTE
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ class Settings:
     explain: str | None
     deadline: float | None
     cache: Cache | None
+    activations: Activations | None = None
 
 
 def simulate(
@@ -102,6 +104,7 @@ def simulate(
     explain: str | None = None,
     budget_s: float | None = None,
     cache: Cache | None = None,
+    activations: Activations | None = None,
     where: Callable[[tuple[str | int, ...]], str] | None = None,
     progress: Progress | None = None,
 ) -> Result:
@@ -135,6 +138,9 @@ def simulate(
     cache : Cache, optional
         Where mappings found before are looked up and new ones kept (the command line uses
         ``Cache(energysim.cache.folder())``).
+    activations : Activations, optional
+        Densities of inputs and outputs (:func:`energysim.load_activations`); what follows from them
+        is an expected value. Of use where ``hardware.sparsity`` gates or codes activations.
     where : callable, optional
         From a place in the mapping to ``file:line:column``, for messages.
     progress : callable, optional
@@ -174,6 +180,7 @@ def simulate(
         explain=explain,
         budget_s=budget_s,
         cache=cache,
+        activations=activations,
         where=where,
         progress=progress,
     )
@@ -226,6 +233,7 @@ def settle(
     explain: str | None = None,
     budget_s: float | None = None,
     cache: Cache | None = None,
+    activations: Activations | None = None,
     where: Callable[[tuple[str | int, ...]], str] | None = None,
     progress: Progress | None = None,
 ) -> Settled:
@@ -264,7 +272,9 @@ def settle(
         explain,
         None if budget_s is None else monotonic() + budget_s,
         cache,
+        activations,
     )
+    activities = _activities(network, hardware, activations)
     _check_names(network, mapping, options.where)
     shapes = [_with_batch(layer.shape, batch) for layer in network.layers]
     stores = [_store(layer, hardware, weight_format) for layer in network.layers]
@@ -284,7 +294,7 @@ def settle(
                 streamed=streamed,
             )
         jobs = [
-            Job(layer, shape, store, around)
+            Job(layer, shape, store, around, activities.get(layer.name, DENSE))
             for layer, shape, store, around in zip(
                 network.layers, shapes, stores, kept.layers, strict=True
             )
@@ -369,6 +379,27 @@ def _with_batch(shape: Shape, batch: int) -> Shape:
     return replace(shape, dims=(batch, *shape.dims[1:]))
 
 
+def _activities(
+    network: Network, hardware: Hardware, activations: Activations | None
+) -> dict[str, Activity]:
+    """Densities of each layer, as far as the machine makes use of them."""
+    if activations is None:
+        return {}
+    if not isinstance(activations, Activations):
+        raise InputError(
+            f"activations must be Activations, got {type(activations).__name__}: see "
+            "load_activations"
+        )
+    from energysim.model.energy import used_activity
+
+    activations.check(network)
+    known = activations.of(network)
+    return {
+        layer.name: used_activity(hardware, known[layer.name], has_weights=layer.has_weights)
+        for layer in network.layers
+    }
+
+
 def _store(layer: Layer, hardware: Hardware, weight_format: str | None) -> WeightStore | None:
     from energysim.model.sparse import WeightStore
 
@@ -451,7 +482,7 @@ def _cost_all(
 def same(job: Job) -> tuple[object, ...]:
     """Equal for layers that cost the same."""
     mask = None if job.store is None else (job.store.format, job.store.mask)
-    return job.shape, job.layer.kind, mask, job.residency
+    return job.shape, job.layer.kind, mask, job.residency, job.activity
 
 
 def renamed(cost: LayerCost, layer: Layer) -> LayerCost:
@@ -525,6 +556,7 @@ def problem_of(
             budget_s,
             RUNNERS_UP if other is None and job.layer.name == options.explain else 0,
         ),
+        activity=job.activity,
     )
 
 
@@ -624,5 +656,6 @@ def _result(
         uneven=options.uneven,
         given_mappings=tuple(options.mapping.layers) if options.mapping else (),
         inputs=inputs,
+        activations=options.activations,
     )
     return replace(result, warnings=collect_notes(result, network, hardware))

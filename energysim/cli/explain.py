@@ -16,6 +16,7 @@ from energysim.model.sparse import WeightStore
 from energysim.network import Layer, Network
 from energysim.price import machine_of
 from energysim.result import LayerRow, Result
+from energysim.sparsity import DENSE, Activity
 from energysim.units import BITS_PER_BYTE
 
 FULL = 0.9
@@ -81,7 +82,16 @@ class _Drawing:
         rules = machine_rules(self.hardware, has_weights=layer.has_weights)
         self.counts: Counts = count(self.shape, self.nest, np.array([self.trips]), rules)
         self.resident = frozenset(Tensor[word.upper()] for word in row.resident.split())
+        self.activity = self._activity()
         self.rooms = {room.level: room for room in result.rooms[layer.name]}
+
+    def _activity(self) -> Activity:
+        """Densities, as far as the machine makes use of them."""
+        from energysim.model.energy import used_activity
+
+        given = self.result.activations
+        known = given.of(self.result.inputs[0])[self.layer.name] if given else DENSE
+        return used_activity(self.hardware, known, has_weights=self.layer.has_weights)
 
     def head(self) -> Iterator[str]:
         shape = " ".join(f"{dim.name}{self.shape[dim]}" for dim in Dim if self.shape[dim] > 1)
@@ -173,7 +183,26 @@ class _Drawing:
             yield f"Tiles are limited by the size of {', '.join(full)}."
         else:
             yield "No memory is full: room does not limit the tiles."
+        yield from self._zeros()
         yield from self._time()
+
+    def _zeros(self) -> Iterator[str]:
+        """What zeros among the activations save."""
+        from energysim.model.energy import stored_in_dram
+
+        if self.activity == DENSE:
+            return
+        parts = []
+        if self.hardware.sparsity.activations == "gate" and self.layer.has_weights:
+            parts.append(f"{percent(1 - self.activity.input_density, 1)} % of the MACs gated")
+        if self.hardware.sparsity.activation_format != "dense":
+            parts += [
+                f"an element of the {tensor.label} takes "
+                f"{stored_in_dram(self.hardware, tensor, self.activity).bits:.3g} of "
+                f"{self.hardware.bits.of(tensor)} bits in {self.hardware.levels[0].name}"
+                for tensor in (Tensor.INPUT, Tensor.OUTPUT)
+            ]
+        yield f"Zero activations: {', '.join(parts)}."
 
     def _all_stay(self, level: int) -> bool:
         """Whether a level holds nothing in tiles."""
@@ -201,7 +230,7 @@ class _Drawing:
         time = latency(
             self.hardware,
             self.nest,
-            tariff(self.hardware, self.nest, store, self.resident),
+            tariff(self.hardware, self.nest, store, self.resident, self.activity),
             steps=self.counts.steps if skipped is None else np.array([skipped.steps]),
             value=self.counts.values.get,
             used=self.counts.used,

@@ -167,6 +167,13 @@ batch = click.option(
     show_default=True,
     help="Images processed together; figures are for all of them.",
 )
+activations = click.option(
+    "--activations",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Densities of activations, CSV with columns layer, input_density and, if known, "
+    "output_density: the shares that are not zero, for hardware that gates or codes them.",
+)
 weight_format = click.option(
     "--weight-format",
     type=click.Choice(("auto", *get_args(FormatWord))),
@@ -256,6 +263,7 @@ run_options = together(
     residency,
     batch,
     weight_format,
+    activations,
     perfect,
     uneven,
     budget,

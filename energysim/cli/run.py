@@ -29,6 +29,7 @@ def command(
     hw: str | None,
     pattern: str | None,
     mapping: Path | None,
+    activations: Path | None,
     print_format: str | None,
     output: Path | None,
     **settings: Any,
@@ -49,13 +50,12 @@ def command(
       energysim run --net resnet18 --hw edge_tpu --batch 8 -o resnet18.csv
       energysim run --net vgg16_ps --hw edge_tpu --explain conv3_2
       energysim run --net vgg16_ps --hw edge_tpu --objective energy,latency
+      energysim run --net alexnet --hw eyeriss --activations densities.csv
       energysim run --net vgg16_ps --model yang2019
     """  # noqa: D301 - click's mark is a backspace
     from energysim.cache import Cache, folder
     from energysim.catalog import load_hardware, load_network
-    from energysim.mapping import MappingFile
     from energysim.simulate import simulate
-    from energysim.yamlio import load_model
 
     target = options.target(output, print_format)
     if settings.pop("model") != "counts":
@@ -71,9 +71,7 @@ def command(
         render.say_files(nets=net, hw=hw)
     network, hardware = load_network(net, pattern=pattern), load_hardware(hw)
     settings["cache"] = None if settings.pop("no_cache") else Cache(folder())
-    if mapping is not None:
-        settings["mapping"], source = load_model(mapping, MappingFile)
-        settings["where"] = source.where
+    settings |= _files(network, mapping, activations)
     if layer is not None:
         from energysim.cli.explain import check_layer
 
@@ -104,6 +102,21 @@ def command(
     if verbose and not quiet:
         render.say(f"searched for {result.search.seconds:.2f} s")
     render.deliver(result, dense, target, levels=levels, quiet=quiet)
+
+
+def _files(network: Network, mapping: Path | None, activations: Path | None) -> dict[str, Any]:
+    """What the files of a mapping and of densities say, as settings of a simulation."""
+    from energysim.activations import load_activations
+    from energysim.mapping import MappingFile
+    from energysim.yamlio import load_model
+
+    found: dict[str, Any] = {}
+    if mapping is not None:
+        found["mapping"], source = load_model(mapping, MappingFile)
+        found["where"] = source.where
+    if activations is not None:
+        found["activations"] = load_activations(activations, network)
+    return found
 
 
 def _closed_form(

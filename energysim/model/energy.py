@@ -112,6 +112,16 @@ def tariff(
     )
 
 
+def used_activity(hardware: Hardware, activity: Activity, *, has_weights: bool) -> Activity:
+    """What a machine makes use of; the rest as if dense, so that like layers stay alike."""
+    coded = hardware.sparsity.activation_format != "dense"
+    gated = has_weights and hardware.sparsity.activations != "none"
+    return Activity(
+        activity.input_density if coded or gated else 1.0,
+        activity.output_density if coded else 1.0,
+    )
+
+
 def stored_in_dram(hardware: Hardware, tensor: Tensor, activity: Activity) -> Coded:
     """Room of an element of the input or of the complete output in DRAM, on average."""
     bits, sparsity = hardware.bits.of(tensor), hardware.sparsity
