@@ -190,9 +190,8 @@ def compare(
     Examples
     --------
     >>> import energysim as es
-    >>> from energysim.compare import compare
     >>> vgg, tpu = es.load_network("vgg16"), es.load_hardware("edge_tpu")
-    >>> dense, sparse = compare([vgg], [tpu], patterns=["PS4_P4"]).rows
+    >>> dense, sparse = es.compare([vgg], [tpu], patterns=["PS4_P4"]).rows
     >>> sparse.pattern, sparse.figures.parameters, round(sparse.ratios.parameters, 3)
     ('PS4_P4', 6556746, 0.445)
     """

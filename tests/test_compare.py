@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -237,7 +238,8 @@ def test_interrupt(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             raise KeyboardInterrupt
         return simulate(*args, **options)
 
-    monkeypatch.setattr("energysim.compare.simulate", interrupted)
+    # by module: the package has a function of this name
+    monkeypatch.setattr(sys.modules[compare.__module__], "simulate", interrupted)
     done = call(*ARGS, "--patterns", "PS4_P4,2:4,pSC2", "-o", "out.csv")
     assert (done.status, done.out) == (130, "")
     (line,) = done.err.splitlines()
