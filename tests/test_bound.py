@@ -297,7 +297,7 @@ def test_a_smaller_tile_may_need_more_room() -> None:
     live[0, 0, 3:6] = True
     store = WeightStore.of(Mask.from_array(live), 8, ["bitmap"])
     shape = Shape((1, 1, 1, 10, 1, 1, 1, 1))
-    small, large = store.tile_bits(shape, np.array([1]), np.array([3, 4]), 1)[0].tolist()
+    small, large = store.tile_bits(np.array([1]), np.array([3, 4]), 1)[0].tolist()
     assert (small, large) == (3 * 8 + 3, 2 * 8 + 4)
     hardware = machine(
         memory("BUF", capacity_bytes=100, compressed=True),

@@ -112,9 +112,9 @@ def test_compressed_tiles_take_what_is_stored() -> None:
     periodic = machine(buffer(**packed), sparsity={"formats": ["periodic"]})
     # two filters of six channels with 4 taps each, and the table of 4 slots of 9 taps
     assert fill(periodic, *rows, pattern="PS4_P4").bits[W] == 12 * 4 * 8 + 4 * 9
-    # 24 kernels: 96 columns of 6 bits and 5 row starts of 7 bits, half of them for half the filters
+    # 48 weights with columns of 6 bits, and 3 row starts as wide as those of the layer, of 7 bits
     found = fill(machine(buffer(**packed), **csr), *rows, pattern="PS4_P4").bits[W]
-    assert found == 12 * 4 * 8 + -(-(96 * 6 + 5 * 7) // 2)
+    assert found == 12 * 4 * 8 + 48 * 6 + 3 * 7
 
 
 def test_a_capacity_for_each_tensor_and_compressed_weights() -> None:

@@ -771,7 +771,7 @@ def packed_bits(here: Arrangement, store: WeightStore, level: int) -> Floats:
     starts = [np.arange(sizes[dim].size) for dim in (Dim.K, Dim.C)]
     for i, rows in enumerate(sizes[Dim.R]):
         for j, columns in enumerate(sizes[Dim.S]):
-            pairs = store.tile_bits(here.shape, filters, channels, int(rows * columns))
+            pairs = store.tile_bits(filters, channels, int(rows * columns))
             pairs = np.minimum.reduceat(pairs, starts[0], axis=0)
             pairs = np.minimum.reduceat(pairs, starts[1], axis=1)
             block = np.multiply.outer(sizes[Dim.G], pairs)

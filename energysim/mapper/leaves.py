@@ -212,7 +212,7 @@ def _packed(shape: Shape, layout: Layout, level: int, store: WeightStore) -> Flo
     found = np.empty(size.shape[0])
     for row, tile in enumerate(size.tolist()):
         pair = np.array([tile[Dim.K]]), np.array([tile[Dim.C]])
-        bits = store.tile_bits(shape, *pair, tile[Dim.R] * tile[Dim.S])
+        bits = store.tile_bits(*pair, tile[Dim.R] * tile[Dim.S])
         found[row] = tile[Dim.G] * int(bits[0, 0])
     return found
 

@@ -220,6 +220,6 @@ def _pass_bits(
         kernel = shape[Dim.R] * shape[Dim.S]
         needed[Tensor.WEIGHT] = filters * channels * kernel * hardware.bits.weight
         if level.compressed:
-            tile = store.tile_bits(shape, np.array([filters]), np.array([channels]), kernel)
+            tile = store.tile_bits(np.array([filters]), np.array([channels]), kernel)
             needed[Tensor.WEIGHT] = int(tile[0, 0])
     return {tensor: bits * copies for tensor, bits in needed.items() if tensor in level.tensors}

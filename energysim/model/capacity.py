@@ -90,7 +90,7 @@ def occupancy(
                 size = nominal_tile(shape, nest, trips, level, tensor)
                 kernel = size[Dim.R] * size[Dim.S]
                 filters, channels = np.array([size[Dim.K]]), np.array([size[Dim.C]])
-                one_group = int(store.tile_bits(shape, filters, channels, kernel)[0, 0])
+                one_group = int(store.tile_bits(filters, channels, kernel)[0, 0])
                 tile = size[Dim.G] * one_group
             copies = 2 if memory.double_buffered and not counts(level, tensor, "constant")[0] else 1
             bits[tensor] = tile * copies

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from energysim.axes import Shape, Tensor
 from energysim.sparsity import FORMATS, RUN_BITS, Mask, block_entries, cheapest
 
 Ints = npt.NDArray[np.int64]
@@ -34,6 +33,17 @@ class WeightStore:
     """width of one weight [bit]"""
     run_bits: int = RUN_BITS
     """width of a run of zeros, for ``rle`` [bit]"""
+    outputs: tuple[int, int] = (1, 1)
+    """live and all elements of the output that they are multiplied for: a mask may lie on it"""
+
+    @property
+    def live_outputs(self) -> float:
+        """Share of the outputs that are computed and moved.
+
+        Traffic is this times the dense count: exact where every output crosses a boundary equally
+        often, as bits per weight are.
+        """
+        return self.outputs[0] / self.outputs[1]
 
     @classmethod
     def of(
@@ -89,15 +99,14 @@ class WeightStore:
         """Stored weights among a dense count of moved ones, to the nearest."""
         return (2 * dense_count * self.stored + self.elements) // (2 * self.elements)
 
-    def tile_bits(self, shape: Shape, k_tiles: Ints, c_tiles: Ints, kernel: int) -> Ints:
-        """Room that the fullest tile of one group needs, for all pairs of tile sizes.
+    def tile_bits(self, k_tiles: Ints, c_tiles: Ints, kernel: int) -> Ints:
+        """Room that the fullest tile of one group needs at most, for all pairs of tile sizes.
 
         What one tile takes exactly, wherever it lies, says
         :func:`energysim.sparsity.tile_bits`.
 
         Parameters
         ----------
-        shape : Shape
         k_tiles, c_tiles : int array, shapes (A,) and (B,)
             Filters and channels of the tile.
         kernel : int
@@ -115,18 +124,23 @@ class WeightStore:
         if self.format == "nm":
             return self._block_bits(k_tiles, c_tiles, kernel)
         live = np.minimum(dense, self.mask.max_tile_nonzeros(k_tiles, c_tiles))
-        values: Ints = live * self.weight_bits
-        if self.format == "cp":  # indices inside a tile are no wider than those of the layer
-            coordinates: Ints = live * sum((each - 1).bit_length() for each in self.mask.dims)
-            return values + coordinates
         if self.format == "rle":  # 2**run_bits zeros are stored as one at the soonest
             pairs: Ints = live + ((dense - live) >> self.run_bits)
             coded: Ints = pairs * (self.weight_bits + self.run_bits)
             return coded
-        if self.format in ONCE_PER_LAYER:
-            return values + self.metadata_bits
-        metadata: Ints = -(-dense * self.metadata_bits // shape.elements(Tensor.WEIGHT))
-        return values + metadata
+        return live * self.weight_bits + self._metadata(live, dense, k_tiles, c_tiles * kernel)
+
+    def _metadata(self, live: Ints, dense: Ints, rows: Ints, columns: Ints) -> Ints:
+        """Bits that say at most where so many live weights of one group stand."""
+        if self.format == "bitmap":
+            return dense
+        if self.format == "cp":  # indices inside a tile are no wider than those of the layer
+            return live * sum((each - 1).bit_length() for each in self.mask.dims)
+        if self.format == "csr":  # nor are the starts of the rows, one for each filter
+            widths = [(count - 1).bit_length() for count in columns.tolist()]
+            starts: Ints = (rows + 1) * self.mask.nonzeros.bit_length()
+            return live * np.array(widths, dtype=np.int64) + starts[:, None]
+        return np.full_like(live, self.metadata_bits)  # a table, once a layer
 
     def _block_bits(self, k_tiles: Ints, c_tiles: Ints, kernel: int) -> Ints:
         """Room for the fullest tile of an N:M mask: a tile that cuts a block holds part of it."""
