@@ -55,6 +55,8 @@ class LayerKind(StrEnum):
     LINEAR = "linear"
     POOL = "pool"
     ADD = "add"
+    UPDATE = "update"
+    """of weights, a step of training; no network file has it"""
 
 
 class PoolMode(StrEnum):
@@ -251,6 +253,10 @@ class Layer:
     def has_weights(self) -> bool:
         """Whether there is anything to multiply with."""
         return self.kind in WEIGHTED
+
+    def batched(self, batch: int) -> Shape:
+        """Shape for so many images."""
+        return replace(self.shape, dims=(batch, *self.shape.dims[1:]))
 
     @property
     def output(self) -> Volume:

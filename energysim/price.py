@@ -28,6 +28,7 @@ from energysim.model.tiling import temporal_steps
 from energysim.network import Layer
 from energysim.result import AccessRow, LayerRow
 from energysim.sparsity import DENSE, Activity
+from energysim.training import Step
 from energysim.units import BITS_PER_BYTE, cycles_to_ms
 
 
@@ -47,14 +48,16 @@ class Job:
     @property
     def effective_macs(self) -> int:
         """Multiply-accumulates of the batch with weights that may differ from zero."""
-        return self.layer.effective_macs * self.shape[Dim.N]
+        return self.layer.effective_macs * (self.shape.macs // self.layer.shape.macs)
 
 
 def machine_of(layer: Layer, hardware: Hardware) -> Hardware:
     """The machine with the widths of one layer: the vector unit hands over finished outputs."""
-    if layer.has_weights:
+    bits = layer.widths(hardware.bits) if isinstance(layer, Step) else hardware.bits
+    if not layer.has_weights:
+        bits = bits.model_copy(update={"psum": bits.output})
+    if bits == hardware.bits:
         return hardware
-    bits = hardware.bits.model_copy(update={"psum": hardware.bits.output})
     return hardware.model_copy(update={"bits": bits})
 
 
@@ -228,7 +231,8 @@ def _network_rows(job: Job, hardware: Hardware, counts: Counts, prices: Tariff) 
     rows = []
     for tensor in Tensor:
         own = [(key, each) for key, each in prices.hop_bits.items() if key[1] is tensor]
-        hops = sum(int(counts(*key)[0]) for key, _ in own if key[2] == "hop")
+        moved = (key for key, _ in own if key[2] == "hop")
+        hops = round(sum(int(counts(*key)[0]) * prices.shares.get(key, 1) for key in moved))
         bits = sum(int(counts(*key)[0]) * each for key, each in own)
         if hops:
             figures = (hops, bits, bits * prices.hop_pj)
@@ -243,7 +247,10 @@ def compulsory_bits(job: Job, hardware: Hardware) -> dict[Tensor, float]:
         tensor: elements[tensor] * stored_in_dram(hardware, tensor, job.activity).bits
         for tensor in (Tensor.INPUT, Tensor.OUTPUT)
     }
-    return bits | {Tensor.WEIGHT: job.store.total_bits if job.store else 0}
+    if job.store is None:
+        return bits | {Tensor.WEIGHT: 0}
+    bits[Tensor.OUTPUT] *= job.store.live_outputs
+    return bits | {Tensor.WEIGHT: job.store.total_bits}
 
 
 def _bound_bits(job: Job, hardware: Hardware) -> float:

@@ -19,6 +19,7 @@ from energysim.hardware import Hardware
 from energysim.mapper.goal import Certificate, Measure
 from energysim.mapping import LevelLoops
 from energysim.network import Network
+from energysim.training import Phase, Training
 from energysim.units import BITS_PER_BYTE, pj_to_mj, si
 from energysim.yamlio import write_atomically
 
@@ -46,6 +47,7 @@ class NoteKind(StrEnum):
     SUMS_SPILLED = "sums_spilled"
     ACTIVATIONS_UNUSED = "activations_unused"
     ACTIVATIONS_LEFT_OUT = "activations_left_out"
+    TRAINING = "training"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,28 @@ class LayerRow:
     weight_bits: int
     resident: str
     mapping: str
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingRow(LayerRow):
+    """One step of a training iteration."""
+
+    phase: str
+    """a :class:`energysim.training.Phase`"""
+    of: str
+    """the layer of the network that it belongs to"""
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseCost:
+    """All steps of one phase of a training iteration together."""
+
+    energy_mj: float
+    time_ms: float
+    cycles: int
+    macs: int
+    effective_macs: int
+    dram_bytes: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +178,8 @@ class Result:
     """layers whose mapping was given; the others were searched"""
     inputs: tuple[Network, Hardware] = field(repr=False)
     """what was simulated"""
+    training: Training | None = field(default=None, repr=False)
+    """the steps, one for each row, where an iteration of training was simulated"""
     activations: Activations | None = field(default=None, repr=False)
     """densities of inputs and outputs, where they were given"""
 
@@ -216,6 +242,40 @@ class Result:
                 moved[row.layer] += row.bits / BITS_PER_BYTE
         return list(moved.values())
 
+    # -- training ------------------------------------------------------------------------------
+
+    def by_phase(self) -> dict[str, PhaseCost]:
+        """Cost of each phase of a training iteration, in order; nothing for inference."""
+        rows = [row for row in self.layer_rows if isinstance(row, TrainingRow)]
+        return {
+            str(phase): _together([row for row in rows if row.phase == phase])
+            for phase in Phase
+            if any(row.phase == phase for row in rows)
+        }
+
+    @property
+    def epoch_iterations(self) -> float:
+        """Iterations of an epoch, a last smaller one as part of one; 0 for inference."""
+        return self.training.epoch_images / self.batch if self.training else 0.0
+
+    @property
+    def recompute_energy_mj(self) -> float:
+        """Energy that computing activations again takes, or would take [mJ]."""
+        again = self.training.repeated if self.training else ()
+        rows = (row for row in self.layer_rows if row.layer in again)
+        return pj_to_mj(sum(row.energy_pj for row in rows))
+
+    def activation_bytes(self) -> dict[str, float]:
+        """Peak of activations that wait for the backward pass, ``kept`` and ``recomputed`` [byte].
+
+        Nothing for inference.
+        """
+        if self.training is None:
+            return {}
+        width = self.inputs[1].bits.input / BITS_PER_BYTE
+        waiting = self.training.activations
+        return {"kept": waiting.kept * width, "recomputed": waiting.recomputed * width}
+
     # -- densities of activations -------------------------------------------------------------
 
     def activation_rows(self) -> list[dict[str, Any]]:
@@ -239,9 +299,13 @@ class Result:
     # -- tables --------------------------------------------------------------------------------
 
     @property
+    def _row_kind(self) -> type:
+        return LayerRow if self.training is None else TrainingRow
+
+    @property
     def layers(self) -> pd.DataFrame:
-        """One row a layer, columns as in :class:`LayerRow`."""
-        return _frame(self.layer_rows, LayerRow)
+        """One row a layer, columns as in :class:`LayerRow` (in training :class:`TrainingRow`)."""
+        return _frame(self.layer_rows, self._row_kind)
 
     @property
     def accesses(self) -> pd.DataFrame:
@@ -250,7 +314,7 @@ class Result:
 
     def to_csv(self, path: str | Path | None = None, *, levels: bool = False) -> str:
         """Write the layer table, or with ``levels`` the access table, as CSV; also returned."""
-        rows, kind = (self.access_rows, AccessRow) if levels else (self.layer_rows, LayerRow)
+        rows, kind = (self.access_rows, AccessRow) if levels else (self.layer_rows, self._row_kind)
         text = io.StringIO(newline="")
         writer = csv.writer(text, lineterminator="\n")
         names = [each.name for each in fields(kind)]
@@ -287,6 +351,7 @@ class Result:
                 "parameters": network.parameters,
                 "cached_weight_bytes": self.cached_weight_bytes,
             },
+            **self._training_dict(),
             "search": certificate_dict(self.search),
             "notes": [asdict(note) for note in self.warnings],
             "layers": [asdict(row) for row in self.layer_rows],
@@ -323,7 +388,46 @@ class Result:
             "perfect": self.perfect,
             "uneven": self.uneven,
             "given_mappings": list(self.given_mappings),
+            **self._training_settings(),
             **({"activations": self.activations.settings()} if self.activations else {}),
+        }
+
+    def _training_settings(self) -> dict[str, Any]:
+        if self.training is None:
+            return {}
+        return {
+            "phase": "training",
+            "recompute": self.training.recompute,
+            "epoch_images": self.training.epoch_images,
+        }
+
+    def _training_dict(self) -> dict[str, Any]:
+        if self.training is None:
+            return {}
+        iterations = self.epoch_iterations
+        return {
+            "training": {
+                "phases": {name: asdict(cost) for name, cost in self.by_phase().items()},
+                "image": {
+                    "energy_mj": self.total_energy_mj / self.batch,
+                    "time_ms": self.total_time_ms / self.batch,
+                    "dram_bytes": self.total_dram_bytes / self.batch,
+                },
+                "epoch": {
+                    "images": self.training.epoch_images,
+                    "iterations": iterations,
+                    "energy_mj": self.total_energy_mj * iterations,
+                    "time_ms": self.total_time_ms * iterations,
+                    "dram_bytes": self.total_dram_bytes * iterations,
+                },
+                "activations": {
+                    "recompute": self.training.recompute,
+                    "peak_bytes": self.activation_bytes(),
+                    "segments": list(self.training.activations.segments),
+                    "repeated": list(self.training.repeated),
+                    "repeated_energy_mj": self.recompute_energy_mj,
+                },
+            }
         }
 
     # -- for people ----------------------------------------------------------------------------
@@ -380,6 +484,17 @@ def certificate_dict(search: Certificate) -> dict[str, Any]:
     return {
         each.name: getattr(search, each.name) for each in fields(search) if each.name != "seconds"
     }
+
+
+def _together(rows: Sequence[LayerRow]) -> PhaseCost:
+    return PhaseCost(
+        pj_to_mj(sum(row.energy_pj for row in rows)),
+        sum(row.time_ms for row in rows),
+        sum(row.cycles for row in rows),
+        sum(row.macs for row in rows),
+        sum(row.effective_macs for row in rows),
+        sum(row.dram_bytes for row in rows),
+    )
 
 
 def _frame(rows: Sequence[object], kind: type) -> pd.DataFrame:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from math import prod
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from energysim.activations import Activations
-from energysim.axes import Shape, Tensor
+from energysim.axes import Tensor
 from energysim.checks import collect_notes
 from energysim.errors import DoesNotFitError, InputError, did_you_mean
 from energysim.hardware import Hardware
@@ -22,8 +23,9 @@ from energysim.mapping import (
     write_line,
 )
 from energysim.network import Layer, Network
-from energysim.result import AccessRow, LayerRow, Result, RunnerUp
+from energysim.result import AccessRow, LayerRow, Result, RunnerUp, TrainingRow
 from energysim.sparsity import DENSE, FORMATS, Activity
+from energysim.training import EPOCH_IMAGES, Phase, Step, Training, training_of
 from energysim.units import BITS_PER_BYTE
 
 if TYPE_CHECKING:
@@ -36,6 +38,9 @@ if TYPE_CHECKING:
     from energysim.model.lockstep import Skipped
     from energysim.model.sparse import WeightStore
     from energysim.price import Job
+
+PHASES = ("inference", "training")
+"""What can be simulated."""
 
 COUNTABLE = 2**52
 """Operations of a layer below which every count is exact."""
@@ -86,6 +91,7 @@ class Settings:
     explain: str | None
     deadline: float | None
     cache: Cache | None
+    training: Training | None = None
     activations: Activations | None = None
 
 
@@ -104,6 +110,9 @@ def simulate(
     explain: str | None = None,
     budget_s: float | None = None,
     cache: Cache | None = None,
+    phase: str = "inference",
+    recompute: bool = False,
+    epoch_images: int | None = None,
     activations: Activations | None = None,
     where: Callable[[tuple[str | int, ...]], str] | None = None,
     progress: Progress | None = None,
@@ -138,6 +147,12 @@ def simulate(
     cache : Cache, optional
         Where mappings found before are looked up and new ones kept (the command line uses
         ``Cache(energysim.cache.folder())``).
+    phase : str
+        ``inference``, or ``training`` for one iteration: forward, gradients and update.
+    recompute : bool
+        In training, keep only activations that cross from one segment of layers to another.
+    epoch_images : int, optional
+        In training, images of an epoch; 50,000 by default.
     activations : Activations, optional
         Densities of inputs and outputs (:func:`energysim.load_activations`); what follows from them
         is an expected value. Of use where ``hardware.sparsity`` gates or codes activations.
@@ -180,6 +195,9 @@ def simulate(
         explain=explain,
         budget_s=budget_s,
         cache=cache,
+        phase=phase,
+        recompute=recompute,
+        epoch_images=epoch_images,
         activations=activations,
         where=where,
         progress=progress,
@@ -233,6 +251,9 @@ def settle(
     explain: str | None = None,
     budget_s: float | None = None,
     cache: Cache | None = None,
+    phase: str = "inference",
+    recompute: bool = False,
+    epoch_images: int | None = None,
     activations: Activations | None = None,
     where: Callable[[tuple[str | int, ...]], str] | None = None,
     progress: Progress | None = None,
@@ -252,12 +273,17 @@ def settle(
         raise InputError(f"mapping must be a MappingFile, got {type(mapping).__name__}")
     if budget_s is not None and not 0 <= budget_s < float("inf"):
         raise InputError(f"budget_s must be a time of at least 0 seconds, got {budget_s!r}")
-    _check_sizes(network, batch)
+    training = None
+    if _trains(phase, residency, recompute=recompute, epoch_images=epoch_images):
+        images = EPOCH_IMAGES if epoch_images is None else epoch_images
+        training = training_of(network, batch, recompute=recompute, epoch_images=images)
+    worked = network if training is None else replace(network, layers=training.steps)
+    _check_sizes(worked, batch)
     minimised = objective_named(objective)
     asked = hardware
     hardware = with_dataflow(hardware, dataflow)
     flow = replace(of_machine(hardware), uneven=uneven)
-    stays = hardware.residency if residency is None else residency
+    stays = (hardware.residency if residency is None else residency) and training is None
     options = Settings(
         hardware,
         flow,
@@ -272,22 +298,23 @@ def settle(
         explain,
         None if budget_s is None else monotonic() + budget_s,
         cache,
+        training,
         activations,
     )
-    activities = _activities(network, hardware, activations)
-    _check_names(network, mapping, options.where)
-    shapes = [_with_batch(layer.shape, batch) for layer in network.layers]
-    stores = [_store(layer, hardware, weight_format) for layer in network.layers]
+    activities = _activities(network, hardware, activations, phase)
+    _check_names(worked, mapping, options.where)
+    shapes = [layer.batched(batch) for layer in worked.layers]
+    stores = [_store(layer, hardware, weight_format) for layer in worked.layers]
 
     costs: dict[int, tuple[Job, LayerCost]] = {}
 
     def attempt(streamed: frozenset[int]) -> Settled:
         """Cost of the network if some outputs leave the chip."""
-        kept = nothing_stays(network)
+        kept = nothing_stays(worked)
         if stays:
             kept = plan(
                 hardware,
-                network,
+                worked,
                 shapes=shapes,
                 stores=stores,
                 dataflow=flow,
@@ -296,7 +323,7 @@ def settle(
         jobs = [
             Job(layer, shape, store, around, activities.get(layer.name, DENSE))
             for layer, shape, store, around in zip(
-                network.layers, shapes, stores, kept.layers, strict=True
+                worked.layers, shapes, stores, kept.layers, strict=True
             )
         ]
         failed = _cost_all(jobs, options, costs, progress)
@@ -353,7 +380,7 @@ def _nowhere(loc: tuple[str | int, ...]) -> str:
 
 def _check_sizes(network: Network, batch: int) -> None:
     for layer in network.layers:
-        operations = layer.shape.macs * batch
+        operations = prod(layer.batched(batch).dims)
         if operations >= COUNTABLE:
             raise InputError(
                 f"layer {layer.name} of {network.name} does {operations:,} operations with batch "
@@ -375,12 +402,27 @@ def _check_names(
             )
 
 
-def _with_batch(shape: Shape, batch: int) -> Shape:
-    return replace(shape, dims=(batch, *shape.dims[1:]))
+def _trains(
+    phase: str, residency: bool | None, *, recompute: bool, epoch_images: int | None
+) -> bool:
+    """Whether the phase is training; refuses what does not go with it."""
+    if phase not in PHASES:
+        hint = did_you_mean(phase, PHASES)
+        raise InputError(f"no phase named '{phase}'.{hint}\n  known: {', '.join(PHASES)}")
+    trains = phase == "training"
+    if trains and residency:
+        raise InputError(
+            "in training every tensor goes to and from the outermost level: weights change at each "
+            "step, and activations wait for the backward pass. Leave residency out"
+        )
+    if not trains and (recompute or epoch_images is not None):
+        word = "recompute" if recompute else "epoch_images"
+        raise InputError(f"{word} is for phase 'training': inference has no epochs or gradients")
+    return trains
 
 
 def _activities(
-    network: Network, hardware: Hardware, activations: Activations | None
+    network: Network, hardware: Hardware, activations: Activations | None, phase: str
 ) -> dict[str, Activity]:
     """Densities of each layer, as far as the machine makes use of them."""
     if activations is None:
@@ -389,6 +431,11 @@ def _activities(
         raise InputError(
             f"activations must be Activations, got {type(activations).__name__}: see "
             "load_activations"
+        )
+    if phase != "inference":
+        raise InputError(
+            "activations tell the zeros of an inference; nothing is known of those of gradients. "
+            "Leave them out in training"
         )
     from energysim.model.energy import used_activity
 
@@ -402,9 +449,16 @@ def _activities(
 
 def _store(layer: Layer, hardware: Hardware, weight_format: str | None) -> WeightStore | None:
     from energysim.model.sparse import WeightStore
+    from energysim.price import machine_of
 
     if not layer.has_weights:
         return None
+    if isinstance(layer, Step) and layer.phase is Phase.WEIGHT_GRAD:
+        width = machine_of(layer, hardware).bits.weight
+        dense = WeightStore.of(layer.mask, width, ("dense",))
+        # A machine that multiplies by zeros computes and moves the gradients of dead weights too.
+        everything = hardware.sparsity.weights == "none"
+        return dense if everything else replace(dense, outputs=layer.outputs)
     if weight_format is None or weight_format == "auto":
         return WeightStore.of(
             layer.mask,
@@ -481,8 +535,11 @@ def _cost_all(
 
 def same(job: Job) -> tuple[object, ...]:
     """Equal for layers that cost the same."""
-    mask = None if job.store is None else (job.store.format, job.store.mask)
-    return job.shape, job.layer.kind, mask, job.residency, job.activity
+    phase = job.layer.phase if isinstance(job.layer, Step) else None
+    widths = phase if phase in (Phase.WEIGHT_GRAD, Phase.UPDATE) else None
+    operand = None if job.store is None else (job.store.format, job.store.mask, job.store.outputs)
+    asked = job.residency, job.activity
+    return job.shape, job.layer.kind, widths, job.effective_macs, operand, asked
 
 
 def renamed(cost: LayerCost, layer: Layer) -> LayerCost:
@@ -628,6 +685,13 @@ def _result(
     costs: Sequence[LayerCost],
 ) -> Result:
     network, hardware = inputs
+    training = options.training
+    rows: tuple[LayerRow, ...] = tuple(cost.layer for cost in costs)
+    if training is not None:
+        rows = tuple(
+            TrainingRow(**_fields_of(row), phase=str(step.phase), of=step.of)
+            for row, step in zip(rows, training.steps, strict=True)
+        )
     result = Result(
         network=network.name,
         hardware=hardware.name,
@@ -639,7 +703,7 @@ def _result(
         residency=options.residency,
         bits=f"int{hardware.bits.weight}",
         level_names=tuple(level.name for level in hardware.levels),
-        layer_rows=tuple(cost.layer for cost in costs),
+        layer_rows=rows,
         access_rows=tuple(
             replace(row, network=network.name) for cost in costs for row in cost.accesses
         ),
@@ -656,6 +720,11 @@ def _result(
         uneven=options.uneven,
         given_mappings=tuple(options.mapping.layers) if options.mapping else (),
         inputs=inputs,
+        training=training,
         activations=options.activations,
     )
     return replace(result, warnings=collect_notes(result, network, hardware))
+
+
+def _fields_of(row: LayerRow) -> dict[str, Any]:
+    return {each.name: getattr(row, each.name) for each in fields(row)}

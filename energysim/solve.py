@@ -151,6 +151,7 @@ def _parts(problem: Problem) -> dict[str, Any]:
             "pattern": repr(store.mask.pattern),
             "dims": list(store.mask.dims),
             "seed": store.mask.seed,
+            "outputs": list(store.outputs),
         },
         "resident": sorted(tensor.label for tensor in problem.residency.tensors),
         "reserved": problem.residency.reserved_bits,

@@ -174,6 +174,27 @@ activations = click.option(
     help="Densities of activations, CSV with columns layer, input_density and, if known, "
     "output_density: the shares that are not zero, for hardware that gates or codes them.",
 )
+phase = click.option(
+    "--phase",
+    type=click.Choice(("inference", "training")),
+    default="inference",
+    show_default=True,
+    help="What to run: inference, or one iteration of training with momentum SGD (forward, "
+    "gradients of inputs and weights, update).",
+)
+recompute = click.option(
+    "--recompute-activations/--keep-activations",
+    "recompute",
+    default=False,
+    help="In training, keep only what crosses from one segment of about sqrt(layers) layers to the "
+    "next, and compute the rest again; else keep all that the backward pass reads.",
+)
+epoch_images = click.option(
+    "--epoch-images",
+    type=click.IntRange(1),
+    metavar="COUNT",
+    help="In training, images of an epoch.  [default: 50000, as CIFAR-10]",
+)
 weight_format = click.option(
     "--weight-format",
     type=click.Choice(("auto", *get_args(FormatWord))),
@@ -262,6 +283,9 @@ run_options = together(
     dataflow,
     residency,
     batch,
+    phase,
+    recompute,
+    epoch_images,
     weight_format,
     activations,
     perfect,

@@ -101,6 +101,8 @@ def tariff(
                 _price_operands(hardware, tensor, moves, store, activity, parts)
     if store is not None and hardware.sparsity.activations == "gate":
         _gate(hardware, nest, activity.input_density, parts)
+    if store is not None and store.live_outputs != 1:
+        _leave_dead_outputs(store.live_outputs, parts)
     return Tariff(
         parts.bits,
         parts.hop_bits,
@@ -195,6 +197,16 @@ def _price_operands(
         stored = stored_in_dram(hardware, tensor, activity)
         parts.bits[level, tensor, "read"] = stored.bits
         parts.shares[level, tensor, "read"] = stored.entries
+
+
+def _leave_dead_outputs(share: float, parts: _Parts) -> None:
+    """Move and add up live outputs only, of a layer with a mask on its output."""
+    for table in (parts.bits, parts.hop_bits):
+        for key in table:
+            if key[1] is Tensor.OUTPUT:
+                table[key] *= share
+                unmarked = 0.0 if key[2].endswith("_complete") else 1.0
+                parts.shares[key] = share * parts.shares.get(key, unmarked)
 
 
 def _gate(hardware: Hardware, nest: Nest, density: float, parts: _Parts) -> None:
