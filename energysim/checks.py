@@ -44,6 +44,13 @@ def _notes(result: Result, network: Network, hardware: Hardware) -> Iterator[Not
             f"once: streamed from {hardware.levels[0].name} once per batch or more.{advice}",
         )
     yield from _array_notes(result, hardware)
+    if result.training:
+        yield Note(
+            NoteKind.TRAINING,
+            f"every tensor of the iteration goes to and from {hardware.levels[0].name}. Gradients "
+            "are as wide as activations, weight gradients and momentum as weights; loss, ReLU, "
+            "batch norm and the gradients of biases cost nothing beside the steps shown.",
+        )
     sparse = [layer.name for layer in network.layers if layer.pattern != "dense"]
     formats = {row.layer: row.weight_format for row in result.layer_rows}
     if sparse and all(formats[name] == "dense" for name in sparse):
@@ -54,10 +61,12 @@ def _notes(result: Result, network: Network, hardware: Hardware) -> Iterator[Not
         )
     yield from _skip_notes(result, hardware)
     yield from _activation_notes(result, network, hardware)
-    if hardware.vector is None and any(not layer.has_weights for layer in network.layers):
+    without_macs = any(not layer.has_weights for layer in network.layers)
+    if hardware.vector is None and (without_macs or result.training):
+        what = "pools, additions and updates" if result.training else "pools and additions"
         yield Note(
             NoteKind.VECTOR_FREE,
-            f"{hardware.name} has no 'vector' block: the arithmetic of pools and additions is "
+            f"{hardware.name} has no 'vector' block: the arithmetic of {what} is "
             f"free, only their data is counted.",
         )
     assumed = hardware.assumed + hardware.mac.assumed + hardware.array.assumed

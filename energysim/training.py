@@ -100,6 +100,17 @@ class Step(Layer):
         """Shape for the batch, which the step was made for."""
         return self.shape
 
+    def moved_outputs(self, *, skips_zeros: bool) -> tuple[int, int]:
+        """Elements of the output that are computed and moved, and all.
+
+        Parameters
+        ----------
+        skips_zeros : bool
+            Whether the machine leaves out zero weights. One that does not computes and moves the
+            gradients of dead weights too.
+        """
+        return self.outputs if skips_zeros else (1, 1)
+
     def widths(self, bits: Bits) -> Bits:
         """Width of what stands in place of weight, input and output.
 

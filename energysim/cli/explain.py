@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from math import prod
 
 from energysim.axes import RELEVANT, Dim, Shape, Tensor
@@ -13,10 +14,11 @@ from energysim.model.capacity import Occupancy
 from energysim.model.counts import Counts
 from energysim.model.lockstep import Skipped
 from energysim.model.sparse import WeightStore
-from energysim.network import Layer, Network
+from energysim.network import Layer
 from energysim.price import machine_of
 from energysim.result import LayerRow, Result
 from energysim.sparsity import DENSE, Activity
+from energysim.training import Step
 from energysim.units import BITS_PER_BYTE
 
 FULL = 0.9
@@ -38,25 +40,26 @@ def explain(result: Result, name: str) -> str:
         If the network has no such layer.
     """
     network, _ = result.inputs
-    check_layer(network, name)
+    layers = network.layers if result.training is None else result.training.steps
+    check_layer(network.name, layers, name)
     at = [row.layer for row in result.layer_rows].index(name)
-    drawing = _Drawing(result, network.layers[at], result.layer_rows[at])
+    drawing = _Drawing(result, layers[at], result.layer_rows[at])
     lines = [*drawing.head(), *drawing.nest_lines(), "", *drawing.limits(), *drawing.others()]
     return "\n".join(lines) + "\n"
 
 
-def check_layer(network: Network, name: str) -> None:
-    """Refuse a name that no layer of the network has.
+def check_layer(network: str, layers: Sequence[Layer], name: str) -> None:
+    """Refuse a name that no layer (or step of training) of the network has.
 
     Raises
     ------
     InputError
         With the nearest name, or else all of them.
     """
-    known = [layer.name for layer in network.layers]
+    known = [layer.name for layer in layers]
     if name not in known:
         hint = did_you_mean(name, known) or f"\n  known: {', '.join(known)}"
-        raise InputError(f"{network.name} has no layer named '{name}'.{hint}", where="--explain")
+        raise InputError(f"{network} has no layer named '{name}'.{hint}", where="--explain")
 
 
 class _Drawing:
@@ -71,10 +74,7 @@ class _Drawing:
         self.result, self.layer, self.row = result, layer, row
         asked = with_dataflow(result.inputs[1], result.dataflow)
         self.hardware = machine_of(layer, asked)
-        dims = (result.batch, *layer.shape.dims[1:])
-        self.shape = type(layer.shape)(
-            dims, layer.shape.stride, layer.shape.dilation, layer.shape.pad, layer.shape.size
-        )
+        self.shape = layer.batched(result.batch)
         self.loops: Sequence[LevelLoops] = result.mappings[layer.name]
         self.nest, self.trips = read_loops(
             self.hardware, self.shape, self.loops, has_weights=layer.has_weights, where=str
@@ -227,6 +227,9 @@ class _Drawing:
                 formats,
                 run_bits=self.hardware.sparsity.run_bits,
             )
+            if isinstance(self.layer, Step):
+                skips = self.hardware.sparsity.weights != "none"
+                store = replace(store, outputs=self.layer.moved_outputs(skips_zeros=skips))
         time = latency(
             self.hardware,
             self.nest,

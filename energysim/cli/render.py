@@ -333,12 +333,14 @@ def pattern_words(name: str) -> str:
 def title(result: Result) -> str:
     """Say in one line what was run."""
     objective = () if result.objective == "energy" else (f"objective {result.objective}",)
+    phase = ("training",) if result.training else ()
     parts = (
         f"{result.network} on {result.hardware}",
         result.dataflow,
         f"batch {result.batch}",
         result.bits,
         pattern_words(result.pattern),
+        *phase,
         *objective,
     )
     return " · ".join(parts)
@@ -383,6 +385,7 @@ def _footer(result: Result, dense: Result | EnergysimError | None) -> Iterator[s
         f"{si(result.total_time_ms / result.batch)} ms · {result.level_names[0]} is "
         f"{times(result.total_dram_bytes, result.total_dram_bound_bytes)} its lower bound"
     )
+    yield from _training_lines(result)
     yield _searched(result)
     if isinstance(dense, EnergysimError):
         yield f"vs {result.base} (dense): no comparison, {dense}"
@@ -393,6 +396,49 @@ def _footer(result: Result, dense: Result | EnergysimError | None) -> Iterator[s
             f"{times(result.total_cycles, dense.total_cycles)} cycles",
         )
         yield f"vs {dense.network} (dense): {', '.join(ratios)}"
+
+
+def _training_lines(result: Result) -> Iterator[str]:
+    """Cost of each phase of an iteration, of an epoch, and of keeping activations."""
+    if result.training is None:
+        return
+    for name, cost in result.by_phase().items():
+        yield (
+            f"{name}: {percent(cost.energy_mj, result.total_energy_mj)} % of energy, "
+            f"{_one(cost.energy_mj * PJ_PER_MJ, PICOJOULES)}, "
+            f"{_one(cost.time_ms * NS_PER_MS, NANOSECONDS)}, "
+            f"{_one(cost.dram_bytes, BYTES)} {result.level_names[0]}"
+        )
+    energy = result.total_energy_pj * result.epoch_iterations
+    time_ns = result.total_time_ms * NS_PER_MS * result.epoch_iterations
+    yield (
+        f"per epoch of {result.training.epoch_images:,} images: {_one(energy, PICOJOULES)}, "
+        f"{_one(time_ns, NANOSECONDS)}"
+    )
+    peak = {name: _one(each, BYTES) for name, each in result.activation_bytes().items()}
+    again = _one(result.recompute_energy_mj * PJ_PER_MJ, PICOJOULES)
+    if result.training.recompute:
+        yield (
+            f"activations recomputed: at most {peak['recomputed']} wait, for {again} an iteration; "
+            f"kept it would be {peak['kept']}"
+        )
+    else:
+        yield (
+            f"activations kept: at most {peak['kept']} wait; recomputed it would be "
+            f"{peak['recomputed']}, for {again} more an iteration"
+        )
+
+
+def _one(value: float, units: Sequence[Unit]) -> str:
+    """Write one figure with its unit.
+
+    Examples
+    --------
+    >>> _one(2.5e9, PICOJOULES), _one(0, BYTES)
+    ('2.50 mJ', '0 B')
+    """
+    factor, unit = unit_for([value], units, least=1)
+    return f"{number(value, factor)} {unit}"
 
 
 def _searched(result: Result) -> str:

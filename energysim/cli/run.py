@@ -12,7 +12,7 @@ from energysim.errors import DoesNotFitError, EnergysimError
 
 if TYPE_CHECKING:
     from energysim.hardware import Hardware
-    from energysim.network import Network
+    from energysim.network import Layer, Network
     from energysim.result import Result
 
 TRADE, FLOWS, EXPLAIN = "two objectives", "--dataflow all", "--explain"
@@ -51,6 +51,7 @@ def command(
       energysim run --net vgg16_ps --hw edge_tpu --explain conv3_2
       energysim run --net vgg16_ps --hw edge_tpu --objective energy,latency
       energysim run --net alexnet --hw eyeriss --activations densities.csv
+      energysim run --net vgg16_ps --hw edge_tpu --phase training --batch 8
       energysim run --net vgg16_ps --model yang2019
     """  # noqa: D301 - click's mark is a backspace
     from energysim.cache import Cache, folder
@@ -75,7 +76,7 @@ def command(
     if layer is not None:
         from energysim.cli.explain import check_layer
 
-        check_layer(network, layer)
+        check_layer(network.name, _layers(network, settings), layer)
         settings["explain"] = layer
     with render.progress(visible=not quiet) as tell:
         settings["progress"] = tell
@@ -102,6 +103,15 @@ def command(
     if verbose and not quiet:
         render.say(f"searched for {result.search.seconds:.2f} s")
     render.deliver(result, dense, target, levels=levels, quiet=quiet)
+
+
+def _layers(network: Network, settings: dict[str, Any]) -> tuple[Layer, ...]:
+    """What has a row of its own: layers, or steps of training."""
+    if settings["phase"] == "inference":
+        return network.layers
+    from energysim.training import training_of
+
+    return training_of(network, settings["batch"], recompute=settings["recompute"]).steps
 
 
 def _files(network: Network, mapping: Path | None, activations: Path | None) -> dict[str, Any]:
