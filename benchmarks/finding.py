@@ -11,7 +11,7 @@ their exact masks, relative to the same layers dense on the same array.
 import argparse
 import csv
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import matplotlib as mpl
@@ -23,8 +23,8 @@ from energysim.cache import Cache
 from energysim.hardware import Hardware
 from energysim.model.lockstep import LockStep, OrderChoice, Spread, lock_step
 from energysim.network import Layer, Network
-from energysim.sparsity import PATTERNS
-from energysim.units import BITS_PER_KIB
+from energysim.sparsity import PATTERNS, cheapest
+from energysim.units import BITS_PER_BYTE, BITS_PER_KIB
 
 HERE = Path(__file__).parent
 NETWORKS = ("vgg16", "resnet18")
@@ -37,8 +37,11 @@ ORDERS: dict[str, OrderChoice | Mapping[str, OrderChoice]] = {
 }
 """Channel order of every layer; ``best`` chooses for each layer by itself."""
 FORMATS = ("periodic", "csr", "bitmap")
+IN_ALL_FORMATS = ("PSD4_P8", "PS4_P4", "PS2_P6", "PS1_P9")
+"""The other patterns are taken in their smallest format only."""
 STREAMED_KIB, CHIP_KIB, LARGE_KIB = 1024, 8192, 16384
-"""Nothing fits but the smallest patterns; edge_tpu as it is; everything fits, dense too."""
+"""Nothing fits; edge_tpu as it is; the dense networks fit too."""
+LARGEST_KIB = 32768
 CURVES = {
     "dense": "#000000",
     "PSD4_P8": "#D55E00",
@@ -87,26 +90,33 @@ def fits(result: Result) -> bool:
 
 def stored_bits(network: Network, weight_format: str | None = None) -> int:
     """Weights in a storage format, metadata included; the smallest that edge_tpu decodes."""
-    result = run(network, CHIP_KIB, weight_format)
-    return sum(row.weight_bits for row in result.layer_rows)
+    chip = load_hardware("edge_tpu")
+    allowed = chip.sparsity.formats if weight_format is None else (weight_format,)
+    masks = [each.mask for each in network.layers if each.has_weights]
+    return sum(
+        cheapest(mask, chip.bits.weight, allowed if mask.density < 1 else ("dense",))[1].total
+        for mask in masks
+    )
 
 
 def fits_from_kib(
     network: Network, weight_format: str | None = None, cache: Cache | None = None
 ) -> int:
     """Smallest SRAM in which all weights and activations stay [KiB]."""
-    # Weights alone need this much, and one size that is enough is sought above it.
-    too_small, more = stored_bits(network, weight_format) // BITS_PER_KIB - 1, 64
-    while not fits(run(network, too_small + more, weight_format, cache)):
-        more *= 2
-    enough = too_small + more
-    while enough - too_small > 1:
-        middle = (too_small + enough) // 2
-        if fits(run(network, middle, weight_format, cache)):
-            enough = middle
-        else:
-            too_small = middle
-    return enough
+    # Right below the guess it is too small and there it is enough, or else it is sought.
+    stored = stored_bits(network, weight_format)
+    guess = -(-(stored + activations_bytes(network) * BITS_PER_BYTE) // BITS_PER_KIB)
+
+    def enough(kib: int) -> bool:
+        return fits(run(network, kib, weight_format, cache))
+
+    if enough(guess) and not enough(guess - 1):
+        return guess
+    low, high = stored // BITS_PER_KIB - 1, LARGEST_KIB
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high
 
 
 def activations_bytes(network: Network) -> int:
@@ -162,13 +172,10 @@ def _format_of(result: Result) -> str:
 
 
 def rooms(cache: Cache) -> Iterator[Row]:
-    """Every pattern in every format that can hold it."""
+    """Every pattern, and some in every format."""
     for network in NETWORKS:
         for pattern in PATTERNS:
-            if pattern == "dense":
-                formats: Sequence[str | None] = (None,)
-            else:
-                formats = FORMATS[1:] if PATTERNS[pattern].random else FORMATS
+            formats = FORMATS if pattern in IN_ALL_FORMATS else (None,)
             for weight_format in formats:
                 yield room(network, pattern, weight_format, cache)
 
@@ -275,7 +282,7 @@ def curve(pattern: str, cache: Cache) -> tuple[list[int], list[float], int]:
     made = variant("vgg16", pattern)
     step = fits_from_kib(made, cache=cache)
     # In the band before the step the weights fit without the activations.
-    band = range(step - 1, step - activations_bytes(made) * 8 // BITS_PER_KIB - 1, -8)
+    band = range(step - 1, step - activations_bytes(made) * BITS_PER_BYTE // BITS_PER_KIB - 1, -8)
     sizes = sorted({*range(1024, 16385, 1024), *band, step})
     return sizes, [run(made, kib, cache=cache).total_energy_pj / 1e6 for kib in sizes], step
 
@@ -295,14 +302,16 @@ def plot(cache: Cache) -> plt.Figure:
             sizes, energies, step = curve(pattern, cache)
             mib = [kib / 1024 for kib in sizes]
             axes.plot(mib, energies, color=colour, linewidth=1.4)
+            below = pattern == "PS4_P4"  # PSD4_P8 is right above it
+            left = below or pattern == "dense"
             axes.annotate(
                 pattern,
                 (step / 1024, energies[0]),
-                xytext=(-6, 3) if step > STREAMED_KIB * 2 else (4, 3),
+                xytext=(-8 if left else 3, -3 if below else 3),
                 textcoords="offset points",
                 color=colour,
-                ha="right" if step > STREAMED_KIB * 2 else "left",
-                va="bottom",
+                ha="right" if left else "left",
+                va="top" if below else "bottom",
             )
         axes.axvline(CHIP_KIB / 1024, color="#999999", linewidth=0.8, linestyle=":")
         axes.annotate(
