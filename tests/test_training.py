@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from itertools import product
 from math import prod
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,7 @@ import pytest
 from command_line import call
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from machines import conv, looked_up, machine, memory, network
+from machines import bundled, conv, looked_up, machine, memory, network
 
 import energysim as es
 from energysim.axes import Dim, Shape, Tensor
@@ -480,6 +482,37 @@ def test_every_gradient_of_a_network_is_written_once(name: str) -> None:
                 else list(layer.shape.stride)
             )
             assert written == whole * prod(taps) // prod(layer.shape.stride)
+
+
+# -- README ----------------------------------------------------------------------------------------
+
+
+def test_readme_says_what_training_costs() -> None:
+    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    section = readme.split("## What training costs")[1].split("\n## ")[0]
+    table = section.split("<!-- training -->")[1].strip().split("\n\n")[0]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()[2:]]
+    assert len(rows) == 6
+    totals = {}
+    for name, batch, image, *shown in rows:
+        result = bundled(name, "edge_tpu", phase="training", batch=int(batch))
+        total = totals[name, int(batch)] = result.total_energy_mj
+        assert image == f"{total / int(batch):.3f}"
+        phases = [100 * cost.energy_mj / total for cost in result.by_phase().values()]
+        waiting = [each / 1e6 for each in result.activation_bytes().values()]
+        assert shown == [
+            *(f"{share:.0f}" for share in phases),
+            f"{total * result.epoch_iterations / 1000:.1f}",
+            *(f"{each:.2f}" for each in waiting),
+            f"{result.recompute_energy_mj / int(batch):.3f}",
+        ]
+    told = re.search(
+        r"trains for (\S+)x the energy .* at batch 1 and (\S+)x\s+at batch 128", section
+    )
+    assert told
+    assert list(told.groups()) == [
+        f"{totals['vgg16_ps', batch] / totals['vgg16', batch]:.2f}" for batch in (1, 128)
+    ]
 
 
 # -- options ---------------------------------------------------------------------------------------
