@@ -456,9 +456,8 @@ def _store(layer: Layer, hardware: Hardware, weight_format: str | None) -> Weigh
     if isinstance(layer, Step) and layer.phase is Phase.WEIGHT_GRAD:
         width = machine_of(layer, hardware).bits.weight
         dense = WeightStore.of(layer.mask, width, ("dense",))
-        # A machine that multiplies by zeros computes and moves the gradients of dead weights too.
-        everything = hardware.sparsity.weights == "none"
-        return dense if everything else replace(dense, outputs=layer.outputs)
+        moved = layer.moved_outputs(skips_zeros=hardware.sparsity.weights != "none")
+        return replace(dense, outputs=moved)
     if weight_format is None or weight_format == "auto":
         return WeightStore.of(
             layer.mask,
