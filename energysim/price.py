@@ -11,7 +11,7 @@ import numpy as np
 
 from energysim.axes import Action, Dim, Shape, Tensor
 from energysim.hardware import Hardware, Level
-from energysim.mapping import Nest
+from energysim.mapping import Nest, machine_rules
 from energysim.model.bounds import (
     communication_bound,
     compulsory_elements,
@@ -19,10 +19,12 @@ from energysim.model.bounds import (
     window_reuse,
 )
 from energysim.model.capacity import Residency
-from energysim.model.counts import Counts
+from energysim.model.coded import coded_bits
+from energysim.model.counts import Counts, Key
 from energysim.model.energy import Tariff, compute_pj, done_macs, stored_in_dram, tariff
 from energysim.model.latency import latency
-from energysim.model.lockstep import Skipped, lock_step_of
+from energysim.model.live import needed_inputs, with_known_zeros
+from energysim.model.lockstep import Skipped, in_nest_order, lock_step_of
 from energysim.model.sparse import WeightStore
 from energysim.model.tiling import temporal_steps
 from energysim.network import Layer
@@ -116,10 +118,58 @@ def skipped_steps(
     return Skipped(lock, times)
 
 
-def price_layer(
+def known_zeros(
     job: Job,
     hardware: Hardware,
     nest: Nest,
+    trips: tuple[int, ...],
+    counts: Counts,
+    skipped: Skipped | None = None,
+) -> Counts:
+    """Counts of a layer on a machine that does nothing for zero weights; unchanged on others.
+
+    Parameters
+    ----------
+    job : Job
+    hardware : Hardware
+    nest : Nest
+    trips : tuple of int
+    counts : Counts
+        Of this mapping alone (B = 1), zeros multiplied.
+    skipped : Skipped, optional
+        Array steps, where zeros are skipped: its channel order is that of the loops.
+
+    Returns
+    -------
+    Counts
+    """
+    store, word = job.store, hardware.sparsity.weights
+    if store is None or word == "none" or store.mask.nonzeros == store.mask.total:
+        return counts
+    rules = machine_rules(hardware, has_weights=True)
+    if skipped is None:
+        live = store.mask.array()
+    else:
+        axes, order = tuple(hardware.array.axes), dict(skipped.lock.order)
+        live = in_nest_order(store.mask, nest, trips, axes=axes, order=order)
+    return with_known_zeros(counts, job.shape, nest, trips, rules, live, skips=word == "skip")
+
+
+def _coded_weights(
+    job: Job, hardware: Hardware, nest: Nest, trips: tuple[int, ...], counts: Counts
+) -> dict[Key, float]:
+    """Bits of weights that move in coded tiles; nothing where a level inside DRAM codes none."""
+    compressed = [level.compressed for level in hardware.levels]
+    if job.store is None or job.store.format == "dense" or not any(compressed[1:]):
+        return {}
+    rules = machine_rules(hardware, has_weights=True)
+    return coded_bits(job.store, compressed, job.shape, nest, trips, rules, counts)
+
+
+def price_layer(
+    job: Job,
+    hardware: Hardware,
+    mapped: tuple[Nest, tuple[int, ...]],
     counts: Counts,
     mapping: str,
     skipped: Skipped | None = None,
@@ -131,9 +181,10 @@ def price_layer(
     job : Job
     hardware : Hardware
         As :func:`machine_of` gives it.
-    nest : Nest
+    mapped : Nest, tuple of int
+        The mapping: loops, and the trip count of each.
     counts : Counts
-        Of this mapping alone (B = 1).
+        Of this mapping alone (B = 1), zeros multiplied.
     mapping : str
         The mapping in one line.
     skipped : Skipped, optional
@@ -145,7 +196,10 @@ def price_layer(
         The energy of the layer is the sum of its access rows.
     """
     layer, has_weights = job.layer, job.store is not None
+    nest, trips = mapped
     prices = tariff(hardware, nest, job.store, job.residency.tensors, job.activity)
+    prices = prices.with_coded(_coded_weights(job, hardware, nest, trips, counts))
+    counts = known_zeros(job, hardware, nest, trips, counts, skipped)
     time = latency(
         hardware,
         nest,
@@ -212,7 +266,7 @@ def _memory_rows(job: Job, hardware: Hardware, counts: Counts, prices: Tariff) -
         if not elements:
             continue
         done = (index, tensor, f"{action.label}_complete")
-        bits = elements * prices.bits[key] + prices.once_bits.get(key, 0)
+        bits = prices.moved.get(key, elements * prices.bits[key]) + prices.once_bits.get(key, 0)
         bits += int(counts(*done)[0]) * prices.bits.get(done, 0.0)
         write = action in (Action.FILL, Action.UPDATE)
         per_bit = memory.write_pj_per_bit if write else memory.read_pj_per_bit
@@ -233,7 +287,7 @@ def _network_rows(job: Job, hardware: Hardware, counts: Counts, prices: Tariff) 
         own = [(key, each) for key, each in prices.hop_bits.items() if key[1] is tensor]
         moved = (key for key, _ in own if key[2] == "hop")
         hops = round(sum(int(counts(*key)[0]) * prices.shares.get(key, 1) for key in moved))
-        bits = sum(int(counts(*key)[0]) * each for key, each in own)
+        bits = sum(prices.moved.get(key, int(counts(*key)[0]) * each) for key, each in own)
         if hops:
             figures = (hops, bits, bits * prices.hop_pj)
             rows.append(_row(job, hardware, ("NoC", tensor.label, "hop"), figures))
@@ -250,7 +304,14 @@ def compulsory_bits(job: Job, hardware: Hardware) -> dict[Tensor, float]:
     if job.store is None:
         return bits | {Tensor.WEIGHT: 0}
     bits[Tensor.OUTPUT] *= job.store.live_outputs
-    return bits | {Tensor.WEIGHT: job.store.total_bits}
+    mask = job.store.mask
+    if hardware.sparsity.weights == "skip" and mask.nonzeros < mask.total:
+        padding = hardware.padding == "count"
+        needed = needed_inputs(job.shape, mask.array(), count_padding=padding)
+        bits[Tensor.INPUT] *= needed / elements[Tensor.INPUT]
+    in_tiles = hardware.levels[1].compressed
+    weights = job.store.least_bits if in_tiles else job.store.total_bits
+    return bits | {Tensor.WEIGHT: weights}
 
 
 def _bound_bits(job: Job, hardware: Hardware) -> float:

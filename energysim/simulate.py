@@ -560,8 +560,7 @@ def _cost(job: Job, options: Settings, budget_s: float | None) -> LayerCost:
         found = solve(problem_of(job, options, budget_s), options.cache)
         cost = priced(job, options, found.nest, found.trips, found.loops, counts=found.counts)
         others = found.others
-        if cost.skipped:
-            others = tuple(_with_zeros_skipped(job, options, other) for other in others)
+        others = tuple(_measured(job, options, other) for other in others)
         return replace(cost, certificate=found.certificate, others=others)
     hardware, has_weights = machine_of(job.layer, options.hardware), job.layer.has_weights
     prefix = ("layers", job.layer.name)
@@ -575,13 +574,14 @@ def _cost(job: Job, options: Settings, budget_s: float | None) -> LayerCost:
     return priced(job, options, nest, trips, given, mapped=True)
 
 
-def _with_zeros_skipped(job: Job, options: Settings, other: RunnerUp) -> RunnerUp:
-    """Measure a mapping as the layer's own is."""
+def _measured(job: Job, options: Settings, other: RunnerUp) -> RunnerUp:
+    """Measure a mapping as the layer's own is, with what only a finished one shows."""
     from energysim.mapper.goal import Measure
     from energysim.price import machine_of
 
     hardware = machine_of(job.layer, options.hardware)
-    nest, trips = read_loops(hardware, job.shape, other.loops, has_weights=True, where=str)
+    has_weights = job.layer.has_weights
+    nest, trips = read_loops(hardware, job.shape, other.loops, has_weights=has_weights, where=str)
     row = priced(job, options, nest, trips, other.loops).layer
     return replace(
         other, measure=Measure(row.energy_pj, row.cycles, row.dram_bytes * BITS_PER_BYTE)
@@ -653,7 +653,8 @@ def priced(
         if room.excess_bits > 0:
             _refuse(job, options, room, mapped=mapped)
     skipped = skipped_steps(job, hardware, nest, trips)
-    row, accesses = price_layer(job, hardware, nest, counts, write_line(loops), skipped)
+    line = write_line(loops)
+    row, accesses = price_layer(job, hardware, (nest, trips), counts, line, skipped)
     return LayerCost(row, accesses, loops, rooms=tuple(rooms), skipped=skipped)
 
 

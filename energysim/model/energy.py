@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from energysim.axes import Tensor
 from energysim.hardware import Hardware
@@ -37,6 +37,21 @@ class Tariff:
     shares: Mapping[Key, float] = field(default_factory=dict)
     """accesses that are made, or values that are stored, per counted element: 1 where left out;
     those of ``update_complete`` come on top of ``update``: 0 where left out"""
+    moved: Mapping[Key, float] = field(default_factory=dict)
+    """bits that move in all, of one mapping, where they are known to the last and not only so many
+    an element; without those that move once [bit]"""
+
+    def with_coded(self, coded: Mapping[Key, float]) -> Tariff:
+        """The tariff of one mapping of which the bits of coded weights are known.
+
+        Parameters
+        ----------
+        coded : mapping
+            As :func:`energysim.model.coded.coded_bits` gives it [bit].
+        """
+        priced = self.bits.keys() | self.hop_bits.keys()
+        moved = {key: bits * self.shares.get(key, 1.0) for key, bits in coded.items()}
+        return replace(self, moved={key: moved[key] for key in coded if key in priced})
 
     def element_pj(self) -> dict[Key, float]:
         """Memory and network energy per counted element [pJ]."""

@@ -102,7 +102,8 @@ def level_bits(
     for key, bits in tariff.bits.items():
         counted = value(key) if key[0] == level else None
         if counted is not None:
-            total = np.asarray(total + counted * bits, dtype=np.float64)
+            moved = tariff.moved.get(key, counted * bits)
+            total = np.asarray(total + moved, dtype=np.float64)
     return total
 
 

@@ -111,7 +111,8 @@ def _moved(boundary: Boundary, shape: Shape, live: Bools, *, padding: bool) -> M
     """Inputs that cross one boundary."""
     groups, filters, channels, height, width = live.shape
     each_channel = live.transpose(0, 2, 1, 3, 4).reshape(groups * channels, -1)
-    columns, kind = np.unique(each_channel, axis=0, return_inverse=True)
+    first, kind = _alike(each_channel)
+    columns = each_channel[first]
     taps = Stack(boundary.dims[Dim.K], columns.reshape(len(columns), filters, -1))
     windows = [
         _Window(shape, side, boundary.dims[p], boundary.dims[r], padding=padding)
@@ -123,7 +124,7 @@ def _moved(boundary: Boundary, shape: Shape, live: Bools, *, padding: bool) -> M
         leaves = (image[:, None, None] | group[:, None] | channel).reshape(image.size, -1)
         seen = [window.states(loop, whole=boundary.whole) for window in windows]
         for afresh in (False, True):
-            counted = np.broadcast_to(kind.reshape(-1), leaves.shape)[leaves == afresh]
+            counted = np.broadcast_to(kind, leaves.shape)[leaves == afresh]
             if not counted.size:
                 continue
             times = np.bincount(counted, minlength=len(columns))
@@ -131,6 +132,15 @@ def _moved(boundary: Boundary, shape: Shape, live: Bools, *, padding: bool) -> M
             part = boundary.moved(states, (height, width), afresh=afresh)
             read, each = read + part.read, each + part.each
     return Moved(read, each)
+
+
+def _alike(rows: Bools) -> tuple[Ints, Ints]:
+    """First of each kind of equal rows, and which kind each row is."""
+    kinds: dict[bytes, int] = {}
+    keys = [row.tobytes() for row in np.packbits(rows, axis=1)]
+    kind = np.array([kinds.setdefault(key, len(kinds)) for key in keys], dtype=np.int64)
+    _, first = np.unique(kind, return_index=True)
+    return first, kind
 
 
 class _Window:
@@ -171,7 +181,7 @@ class _Window:
             pairs = (outputs[:, None] * self.tap.steps + taps).reshape(-1, 2)
         new = as_rows(self.needs[pairs[:, 1]])
         old = as_rows(held_before(self.needs, self.needs != 0, pairs, whole=whole))
-        return States.of(new, old, np.ones(len(new), dtype=np.int64))
+        return States(new, old, np.ones(len(new), dtype=np.int64))
 
 
 # -- outputs ---------------------------------------------------------------------------------------

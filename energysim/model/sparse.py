@@ -76,6 +76,13 @@ class WeightStore:
         return self.values_bits + self.metadata_bits
 
     @property
+    def least_bits(self) -> int:
+        """No fewer move, however the weights are cut into tiles that are coded each by itself."""
+        if self.format in ("csr", "cp", "rle"):
+            return self.mask.nonzeros * self.weight_bits
+        return self.total_bits
+
+    @property
     def once_bits(self) -> int:
         """Metadata that is loaded once for the whole layer [bit]."""
         return self.metadata_bits if self.format in ONCE_PER_LAYER else 0

@@ -142,32 +142,51 @@ class States:
     times: Ints
     """shape (states,)"""
 
-    @classmethod
-    def of(cls, new: Sets, old: Sets, times: Ints) -> States:
+    def merged(self) -> States:
         """Put equal rows together; those that need nothing are left out."""
-        needed = np.any(new != 0, axis=1)
-        both, times = np.concatenate([new, old], axis=1)[needed], times[needed]
-        if both.dtype == np.object_:  # which NumPy can't sort by rows
-            found: dict[tuple[object, ...], int] = {}
-            for row, count in zip(map(tuple, both.tolist()), times.tolist(), strict=True):
-                found[row] = found.get(row, 0) + count
-            rows = np.array(list(found), dtype=np.object_).reshape(len(found), both.shape[1])
-            total = np.array(list(found.values()), dtype=np.int64)
-        else:
-            rows, which = np.unique(both, axis=0, return_inverse=True)
-            total = np.zeros(len(rows), dtype=np.int64)
-            np.add.at(total, which.reshape(-1), times)
-        return cls(rows[:, : new.shape[1]], rows[:, new.shape[1] :], total)
+        needed = np.any(self.new != 0, axis=1)
+        both = np.concatenate([self.new, self.old], axis=1)[needed]
+        kinds, which = _kinds(both)
+        total = np.zeros(len(kinds), dtype=np.int64)
+        np.add.at(total, which, self.times[needed])
+        instances = self.new.shape[1]
+        return States(both[kinds, :instances], both[kinds, instances:], total)
 
     def apart(self) -> States:
         """Each instance for itself."""
         times = np.repeat(self.times, self.new.shape[1])
-        return States.of(self.new.reshape(-1, 1), self.old.reshape(-1, 1), times)
+        return States(self.new.reshape(-1, 1), self.old.reshape(-1, 1), times)
 
     def afresh(self) -> States:
         """Nothing is held before, so that it only matters what any instance needs."""
         union = np.bitwise_or.reduce(self.new, axis=1)[:, None]
-        return States.of(union, np.zeros_like(union), self.times)
+        return States(union, np.zeros_like(union), self.times)
+
+
+def _as_keys(rows: Ints) -> Sets:
+    """One sortable thing for each row."""
+    if rows.shape[1] == 0:
+        return np.zeros(len(rows), dtype=np.int64)
+    if rows.shape[1] == 1:
+        return rows[:, 0]
+    half = np.iinfo(rows.dtype).bits // 2 - 1
+    if rows.shape[1] == 2 and int(rows.max(initial=0)) < 1 << half:  # noqa: PLR2004 - a pair
+        return rows[:, 0] << half | rows[:, 1]
+    # As bytes they are sorted faster than column by column.
+    whole = np.dtype((np.void, rows.dtype.itemsize * rows.shape[1]))
+    return np.ascontiguousarray(rows).view(whole).reshape(-1)
+
+
+def _kinds(rows: Sets) -> tuple[Ints, Ints]:
+    """First of each kind of equal rows, and which kind each row is."""
+    if rows.dtype == np.object_:  # which NumPy can't sort by rows
+        found: dict[tuple[object, ...], int] = {}
+        kind = [found.setdefault(row, len(found)) for row in map(tuple, rows.tolist())]
+        keys: Sets = np.array(kind, dtype=np.int64)
+    else:
+        keys = _as_keys(rows[:, np.any(rows, axis=0)])
+    _, first, which = np.unique(keys, return_index=True, return_inverse=True)
+    return first, which.reshape(-1)
 
 
 def held_before(needs: Sets, present: Bools, pairs: Ints, *, whole: bool) -> Sets:
@@ -243,7 +262,7 @@ class Stack:
         new = self.needs[:, pairs[:, 1]]
         old = held_before(self.needs, self.present, pairs, whole=whole)
         each = np.repeat(times, new[0].size // new.shape[-2])
-        return States.of(as_rows(new), as_rows(old), each)
+        return States(as_rows(new), as_rows(old), each)
 
 
 def moves(states: Sequence[States], kernel: tuple[int, int]) -> int:
@@ -362,5 +381,6 @@ class Boundary:
         if afresh:
             states = [state.afresh() for state in states]
             apart = [state.afresh() for state in apart]
+        states, apart = [[state.merged() for state in each] for each in (states, apart)]
         each = moves(apart, kernel)
         return Moved(moves(states, kernel) if self.multicast else each, each)
