@@ -106,11 +106,11 @@ def _activation_notes(result: Result, network: Network, hardware: Hardware) -> I
 def _skip_notes(result: Result, hardware: Hardware) -> Iterator[Note]:
     if not result.skipped:
         return
-    if result.objective in ("latency", "edp") or hardware.static_mw:
+    if result.skipped.keys() - set(result.given_mappings):
         yield Note(
             NoteKind.SKIP_NOT_SOUGHT,
-            f"mappings were sought as if {hardware.name} did not skip zeros: cycles are those of "
-            f"the mapping found with zeros skipped, another one may skip better.",
+            f"mappings were sought as if {hardware.name} did not skip zeros: figures are those of "
+            f"the mappings found with zeros skipped, others may skip better.",
         )
     steps = sum(each.steps for each in result.skipped.values())
     dense = sum(each.lock.dense_steps * each.times for each in result.skipped.values())

@@ -9,6 +9,7 @@ from machines import bundled, conv, machine, memory, network
 
 import energysim as es
 from energysim.hardware import Hardware
+from energysim.mapping import MappingFile
 from energysim.network import Network
 from energysim.result import NoteKind
 from energysim.simulate import simulate
@@ -68,9 +69,11 @@ def test_waiting_for_the_slowest() -> None:
 
 def test_skipping_is_not_sought() -> None:
     sparse, hardware = NET.with_pattern("PS4_P4"), chip(sparsity={"weights": "skip"})
-    assert NoteKind.SKIP_NOT_SOUGHT not in notes(sparse, hardware)
-    assert NoteKind.SKIP_NOT_SOUGHT in notes(sparse, hardware, objective="latency")
-    assert NoteKind.SKIP_NOT_SOUGHT not in notes(NET, hardware, objective="latency")
+    assert NoteKind.SKIP_NOT_SOUGHT in notes(sparse, hardware)
+    assert NoteKind.SKIP_NOT_SOUGHT not in notes(NET, hardware)
+    assert NoteKind.SKIP_NOT_SOUGHT not in notes(sparse, chip(sparsity={"weights": "gate"}))
+    given = MappingFile(layers=dict(simulate(sparse, hardware).mappings))
+    assert NoteKind.SKIP_NOT_SOUGHT not in notes(sparse, hardware, mapping=given)
 
 
 def test_a_free_vector_unit() -> None:

@@ -6,7 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
+from machines import looked_up
 
+import energysim as es
 from energysim.axes import Dim, Shape
 from energysim.model.lockstep import OrderChoice, Spread, lock_step
 from energysim.sparsity import Mask
@@ -50,6 +53,32 @@ def test_array_steps_are_what_is_counted() -> None:
             lock_step(mask, spreads, order=columns, pe_queue=8),
         ]
         assert [f"{each.ratio:.3f}" for each in counted] == shown
+
+
+def test_what_skipping_saves_beside_gating() -> None:
+    table = README.split("<!-- skipping against gating -->")[1].split("\n\n")[1]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()[2:]]
+    assert len(rows) == 2
+    net, chip = es.load_network("vgg16_ps"), es.load_hardware("edge_tpu")
+
+    def figures(words: str) -> list[float]:
+        given = yaml.safe_load(words)
+        sparsity = chip.sparsity.model_copy(update=given)
+        result = looked_up(net, chip.model_copy(update={"sparsity": sparsity}))
+        parts = [("SRAM", "input"), ("ACC", "output")]
+        return [
+            result.total_energy_pj,
+            result.total_cycles,
+            *(
+                sum(row.bits for row in result.access_rows if (row.level, row.tensor) == part)
+                for part in parts
+            ),
+        ]
+
+    gated = figures("{weights: gate}")
+    for words, *shown in rows:
+        skipped = figures(words.strip("`"))
+        assert [f"{a / b:.3f}" for a, b in zip(skipped, gated, strict=True)] == shown
 
 
 def test_ci_runs_the_commands_of_readme() -> None:
