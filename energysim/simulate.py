@@ -308,8 +308,8 @@ def settle(
 
     costs: dict[int, tuple[Job, LayerCost]] = {}
 
-    def attempt(streamed: frozenset[int]) -> Settled:
-        """Cost of the network if some outputs leave the chip."""
+    def attempt(streamed: frozenset[int], caches: bool) -> Settled:
+        """Cost of the network if some outputs leave the chip, and all weights do or may stay."""
         kept = nothing_stays(worked)
         if stays:
             kept = plan(
@@ -319,6 +319,7 @@ def settle(
                 stores=stores,
                 dataflow=flow,
                 streamed=streamed,
+                caches=caches,
             )
         jobs = [
             Job(layer, shape, store, around, activities.get(layer.name, DENSE))
@@ -330,31 +331,49 @@ def settle(
         if failed is not None:
             # The plan leaves room for one pass over the array, which a machine that keeps wide
             # partial sums in its buffer may find too small: then this layer's output goes to DRAM.
-            return attempt(streamed | {failed})
+            return attempt(streamed | {failed}, caches)
         rows = tuple(costs[i][1] for i in range(len(jobs)))
         return Settled(network, asked, options, kept, tuple(jobs), rows, streamed)
 
-    best = attempt(frozenset())
-    tried: set[int] = set()
-    while doubtful := [
-        i
-        for i, job in enumerate(best.jobs)
-        if i not in tried and _crowded(job, best.costs[i], hardware)
-    ]:
-        # What stays may leave so little room that it costs more than it saves.
-        tried.add(doubtful[0])
-        other = attempt(best.streamed | {doubtful[0]})
-        best = min(best, other, key=lambda each: each.total(options.objective))
+    return _best_plan(attempt, minimised)
+
+
+def _best_plan(attempt: Callable[[frozenset[int], bool], Settled], objective: Objective) -> Settled:
+    """Let go of what takes room that is worth more than its moves."""
+
+    def total(each: Settled) -> float:
+        return each.total(objective)
+
+    def improved(caches: bool) -> Settled:
+        best = attempt(frozenset(), caches)
+        tried: set[int] = set()
+        while doubtful := [
+            i
+            for i, job in enumerate(best.jobs)
+            if i not in tried and Tensor.OUTPUT in job.residency.tensors and _crowded(best, i)
+        ]:
+            tried.add(doubtful[0])
+            best = min(best, attempt(best.streamed | {doubtful[0]}, caches), key=total)
+        return best
+
+    best = improved(True)
+    crowded = (_crowded(best, i) for i in range(len(best.jobs)))
+    if best.kept.cached_weight_bits and any(crowded):
+        best = min(best, improved(False), key=total)
     return best
 
 
-def _crowded(job: Job, cost: LayerCost, hardware: Hardware) -> bool:
-    """Whether a layer whose output stays moves more than if nothing stayed and all moved once."""
+def _crowded(plan: Settled, layer: int) -> bool:
+    """Whether a layer moves more than if nothing stayed and all moved once.
+
+    Then what stays may leave so little room that it costs more than it saves.
+    """
     from energysim.price import compulsory_bits
 
-    if Tensor.OUTPUT not in job.residency.tensors:
+    job, cost = plan.jobs[layer], plan.costs[layer]
+    if not job.residency.tensors:
         return False
-    once = sum(compulsory_bits(job, hardware).values())
+    once = sum(compulsory_bits(job, plan.settings.hardware).values())
     return cost.layer.dram_bytes * BITS_PER_BYTE > once
 
 

@@ -316,6 +316,26 @@ def test_an_output_leaves_where_the_plan_leaves_too_little_room() -> None:
     assert kept[-1]
 
 
+def test_weights_are_let_go_where_they_crowd_the_activations_out() -> None:
+    """They would fit, but then sums go to DRAM and back; in a larger memory both have room."""
+    net = network(conv("a", 16), conv("b", 16), size=(16, 24, 24))
+    weights = sum(layer.weights for layer in net.layers)
+    cached = []
+    for room in (1000, 2000, 4000, 40000):
+        chip = machine(
+            memory("BUF", capacity_bytes=weights + room),
+            memory("RF", "regfile", per=["rows", "cols"], holds=["weight"], capacity_bytes=1),
+        )
+        result = simulate(net, chip, residency=True)
+        streamed = simulate(net, result.inputs[1], residency=False)
+        assert result.total_energy_pj <= streamed.total_energy_pj
+        assert result.total_dram_bytes <= streamed.total_dram_bytes
+        cached.append(result.cached_weight_bytes == weights)
+    assert cached == sorted(cached)
+    assert not cached[0]
+    assert cached[-1]
+
+
 def random_network(rng: random.Random) -> Network:
     """Draw a network with branches."""
     layers: list[dict[str, Any]] = [conv("l0", 4)]

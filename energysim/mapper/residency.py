@@ -46,6 +46,7 @@ def plan(
     stores: Sequence[WeightStore | None],
     dataflow: Dataflow,
     streamed: frozenset[int] = frozenset(),
+    caches: bool = True,
 ) -> Plan:
     """Decide what stays in the outermost on-chip memory.
 
@@ -62,6 +63,8 @@ def plan(
     stores : sequence of WeightStore or None
     streamed : frozenset of int
         Layers whose outputs must not stay.
+    caches : bool
+        Whether weights may stay.
 
     Returns
     -------
@@ -77,7 +80,7 @@ def plan(
         for shape, store in zip(shapes, stores, strict=True)
     ]
     weights = 0
-    if Tensor.WEIGHT in level.tensors:
+    if caches and Tensor.WEIGHT in level.tensors:
         total = sum(store.total_bits if level.compressed else store.elements * hardware.bits.weight
                     for store in stores if store is not None)  # fmt: skip
         if all(total + _room(one, {Tensor.WEIGHT}) <= capacity for one in passes):
