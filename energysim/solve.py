@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ValidationError
 
+from energysim.axes import Dim, Shape
 from energysim.cache import Cache, key_of
 from energysim.errors import EnergysimError
 from energysim.mapper.goal import Certificate, Measure
@@ -115,7 +116,18 @@ def _read_front(problem: Problem, entry: Any) -> SolvedFront | None:
 
 def _loops_of(problem: Problem, mapped: Mapped) -> tuple[LevelLoops, ...]:
     weights = problem.store is not None
-    return write_nest(problem.hardware, mapped.nest, mapped.trips, has_weights=weights)
+    trips = _with_work(problem.shape, mapped.nest, mapped.trips)
+    return write_nest(problem.hardware, mapped.nest, trips, has_weights=weights)
+
+
+def _with_work(shape: Shape, nest: Nest, trips: Sequence[int]) -> list[int]:
+    """Trip counts without those of instances that never have work, as a file must state them."""
+    left = dict(zip(Dim, shape.dims, strict=True))
+    needed = []
+    for loop, trip in zip(nest.loops, trips, strict=True):
+        needed.append(min(trip, left[loop.dim]))
+        left[loop.dim] = -(-left[loop.dim] // trip)
+    return needed
 
 
 def _parts(problem: Problem) -> dict[str, Any]:

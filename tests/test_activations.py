@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import random
 from collections.abc import Mapping
@@ -33,8 +32,6 @@ from energysim.network import Network
 from energysim.result import Result
 from energysim.sparsity import Activity, run_length_coded
 from energysim.yamlio import to_yaml
-
-GOLDEN = Path(__file__).parent / "golden" / "sparseloop_gating.csv"
 
 NET = network(
     conv("a", 6),
@@ -87,40 +84,6 @@ def bill(result: Result, layer: str) -> dict[tuple[str, str, str], tuple[int, fl
 
 
 # -- gating ----------------------------------------------------------------------------------------
-
-
-def test_gated_accesses_as_in_sparseloop() -> None:
-    """K C P Q 8, 3x3, half of the inputs zero: weight and sum are left alone, the input is read."""
-    hardware = machine(
-        memory("BUF", capacity_kib=128),
-        memory("REG", "regfile", per=["rows", "cols"], capacity_bytes=512),
-        array=ONE_PE,
-        bits={"weight": 16, "input": 16, "output": 16, "psum": 16},
-        sparsity={"activations": "gate"},
-        mac={"energy_pj": 1.0, "source": "a test"},
-    )
-    net = network(conv("c", 8, 3, pad=0), size=(8, 10, 10))
-    nest = loops(
-        {"level": "DRAM", "temporal": [("K", 2)]},
-        {"level": "BUF", "temporal": [("K", 4), ("C", 8), ("Q", 8), ("P", 8)]},
-        {"level": "REG", "temporal": [("R", 3), ("S", 3)]},
-    )
-    mapping = MappingFile(layers={"c": nest})
-    dense = bill(simulate(net, hardware, mapping=mapping), "c")
-    half = bill(simulate(net, hardware, mapping=mapping, activations=given_as(c=0.5)), "c")
-    lines = [line for line in GOLDEN.read_text().splitlines() if not line.startswith("#")]
-    rows = list(csv.DictReader(lines))
-    for row in rows:
-        key = ("REG", row["tensor"], row["action"])
-        assert (dense[key][0], half[key][0]) == (int(row["dense"]), int(row["actual"])), key
-    assert half["MAC", "", "compute"] == (18432, 0, 18432.0)
-    changed = {key for key in dense if dense[key] != half[key]}
-    assert changed == {
-        ("REG", "weight", "read"),
-        ("REG", "output", "read"),
-        ("REG", "output", "update"),
-        ("MAC", "", "compute"),
-    }
 
 
 def test_gated_accesses_counted_one_by_one() -> None:

@@ -598,3 +598,14 @@ def test_objectives_and_dataflows_of_training(files: tuple[str, str]) -> None:
     assert front["settings"]["phase"] == "training"
     flows = json.loads(call(*common, "--dataflow", "all").out)
     assert len(flows["dataflows"]) > 1
+
+
+def test_next_best_mappings_with_idle_instances_are_measured() -> None:
+    """One of them has three tiles of 43 filters on 64 columns."""
+    net, chip = es.load_network("vgg16_ps"), es.load_hardware("edge_tpu")
+    result = looked_up(net, chip, phase="training", explain="conv3_2.dw")
+    others = result.runners_up["conv3_2.dw"]
+    best = next(row for row in result.layer_rows if row.layer == "conv3_2.dw")
+    spatial = [loop for other in others for row in other.loops for loop in row.spatial]
+    assert ("K", 43, "cols") in spatial
+    assert all(other.measure.energy > best.energy_pj for other in others)
