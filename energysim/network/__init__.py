@@ -1,0 +1,54 @@
+"""Networks: what a user writes (a table of layers, or a base and a pattern) and what it means.
+
+A :class:`NetworkSpec` is the file, field by field; :func:`build_network` infers every shape, checks
+that the layers fit together and returns a :class:`Network`.
+"""
+
+from energysim.network.build import build_network
+from energysim.network.report import Location, Positions
+from energysim.network.spec import (
+    LIMIT,
+    NAME_PATTERN,
+    AddSpec,
+    ConvSpec,
+    DepthwiseSpec,
+    LayerSpec,
+    LinearSpec,
+    NetworkSpec,
+    PatternSpec,
+    PoolSpec,
+)
+from energysim.network.types import (
+    NETWORK_INPUT,
+    WEIGHTED,
+    Layer,
+    LayerKind,
+    Network,
+    Pair,
+    PoolMode,
+    Volume,
+)
+
+__all__ = [
+    "LIMIT",
+    "NAME_PATTERN",
+    "NETWORK_INPUT",
+    "WEIGHTED",
+    "AddSpec",
+    "ConvSpec",
+    "DepthwiseSpec",
+    "Layer",
+    "LayerKind",
+    "LayerSpec",
+    "LinearSpec",
+    "Location",
+    "Network",
+    "NetworkSpec",
+    "Pair",
+    "PatternSpec",
+    "PoolMode",
+    "PoolSpec",
+    "Positions",
+    "Volume",
+    "build_network",
+]

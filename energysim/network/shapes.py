@@ -1,0 +1,169 @@
+"""The shape of each kind of layer, from its record and the sizes of what it reads."""
+
+from __future__ import annotations
+
+from energysim.axes import Shape
+from energysim.network.report import Place
+from energysim.network.spec import (
+    ConvSpec,
+    DepthwiseSpec,
+    LinearSpec,
+    PadField,
+    PairField,
+    PoolSpec,
+)
+from energysim.network.types import Pair, Volume
+
+
+def joined(
+    wanted: int | None, inputs: tuple[str, ...], sizes: list[Volume], at: Place
+) -> Volume | None:
+    """Size of what a layer reads: the channels of all inputs together, or as many as it wants.
+
+    Nothing is moved for it. Each channel is read where its producer put it, so which of them are
+    read, and in which order (a channel shuffle), makes no difference to any count.
+    """
+    _, height, width = sizes[0]
+    if any(size[1:] != (height, width) for size in sizes):
+        at.problem(
+            "input",
+            "height and width of layers that are read together must be equal, got"
+            f" {_operands(inputs, sizes)}",
+        )
+        return None
+    channels = sum(size[0] for size in sizes)
+    if wanted is not None and wanted > channels:
+        at.problem("channels", f"there are {channels} channels to read, got {wanted}")
+        return None
+    return wanted or channels, height, width
+
+
+def _operands(inputs: tuple[str, ...], sizes: list[Volume]) -> str:
+    return ", ".join(f"{name!r} {list(size)}" for name, size in zip(inputs, sizes, strict=True))
+
+
+def reader_shape(
+    record: ConvSpec | DepthwiseSpec | LinearSpec | PoolSpec, size: Volume, at: Place
+) -> Shape | None:
+    """Shape of a layer that reads one volume; None where there can be none."""
+    channels, height, width = size
+    match record:
+        case ConvSpec():
+            return _conv_shape(record, size, at)
+        case DepthwiseSpec():
+            return _window_shape(record, size, (channels, 1, 1), at)
+        case LinearSpec():
+            return Shape((1, 1, record.out, channels * height * width, 1, 1, 1, 1))
+        case PoolSpec():
+            return _pool_shape(record, size, at)
+
+
+def _conv_shape(record: ConvSpec, size: Volume, at: Place) -> Shape | None:
+    channels = size[0]
+    groups, out = record.groups, record.out
+    if channels % groups or out % groups:
+        at.problem(
+            "groups",
+            f"groups: {groups} must divide the input channels ({channels}) and the output"
+            f" channels ({out})",
+        )
+        return None
+    return _window_shape(record, size, (groups, out // groups, channels // groups), at)
+
+
+def _pool_shape(record: PoolSpec, size: Volume, at: Place) -> Shape | None:
+    channels, height, width = size
+    if record.kernel != "global":
+        kernel = pair(record.kernel)
+        stride = pair(record.stride) if record.stride is not None else kernel
+        return _window(size, (channels, 1, 1), kernel, stride, (1, 1), record.pad, at)
+    for key, given in (("stride", record.stride is not None), ("pad", record.pad != 0)):
+        if given:
+            at.problem(key, f"kernel: global covers the whole input; leave out {key}")
+    return Shape((1, channels, 1, 1, 1, 1, height, width), size=(height, width))
+
+
+def add_shape(inputs: tuple[str, ...], sizes: list[Volume], at: Place) -> Shape | None:
+    """Shape of a sum over layers of equal size."""
+    if not sizes[1:]:
+        at.problem("input", f"an add needs two or more layers to add, got {len(sizes)}")
+        return None
+    if len(set(sizes)) > 1:
+        at.problem(
+            "input",
+            "channels, height and width of the operands must be equal, got"
+            f" {_operands(inputs, sizes)}",
+        )
+        return None
+    channels, height, width = sizes[0]
+    return Shape((1, channels, 1, len(inputs), height, width, 1, 1), size=(height, width))
+
+
+def _window_shape(
+    record: ConvSpec | DepthwiseSpec, size: Volume, channels: tuple[int, int, int], at: Place
+) -> Shape | None:
+    kernel, stride, dilation = map(pair, (record.kernel, record.stride, record.dilation))
+    return _window(size, channels, kernel, stride, dilation, record.pad, at)
+
+
+def pair(value: PairField) -> Pair:
+    """Along (height, width), from one integer for both or a pair."""
+    return (value, value) if isinstance(value, int) else value
+
+
+def _margins(pad: PadField, extent: Pair, span: Pair, stride: Pair) -> tuple[Pair, Pair]:
+    """Zeros (before, after) the input along (height, width)."""
+    match pad:
+        case "same":
+            rows, columns = (
+                max(0, (-(-image // step) - 1) * step + reach - image)
+                for image, step, reach in zip(extent, stride, span, strict=True)
+            )
+            return (rows // 2, rows - rows // 2), (columns // 2, columns - columns // 2)
+        case (top, bottom, left, right):
+            return (top, bottom), (left, right)
+        case (height, width):
+            return (height, height), (width, width)
+        case both:
+            return (both, both), (both, both)
+
+
+def _window(
+    size: Volume,
+    channels: tuple[int, int, int],
+    kernel: Pair,
+    stride: Pair,
+    dilation: Pair,
+    pad: PadField,
+    at: Place,
+) -> Shape | None:
+    """Shape of anything that slides a window; ``channels`` are G, K, C."""
+    extent = size[1], size[2]
+    span = (kernel[0] - 1) * dilation[0] + 1, (kernel[1] - 1) * dilation[1] + 1
+    (top, bottom), (left, right) = _margins(pad, extent, span, stride)
+    padded = top + extent[0] + bottom, left + extent[1] + right
+    if span[0] > padded[0] or span[1] > padded[1]:
+        dilated = f" (dilated to {span[0]}x{span[1]})" if span != kernel else ""
+        at.problem(
+            "kernel",
+            f"a {kernel[0]}x{kernel[1]} kernel{dilated} is larger than the padded input"
+            f" {padded[0]}x{padded[1]}",
+        )
+        return None
+    groups, filters, inputs = channels
+    return Shape(
+        (
+            1,
+            groups,
+            filters,
+            inputs,
+            (padded[0] - span[0]) // stride[0] + 1,
+            (padded[1] - span[1]) // stride[1] + 1,
+            kernel[0],
+            kernel[1],
+        ),
+        stride=stride,
+        dilation=dilation,
+        pad=(top, left),
+        size=extent,
+    )

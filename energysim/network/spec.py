@@ -1,0 +1,163 @@
+"""What a user writes: the fields of a network file."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from energysim.network.types import LayerKind, PoolMode
+
+LIMIT = 2**20
+"""Every integer of a network file is smaller than this."""
+
+NAME_PATTERN = r"^[A-Za-z0-9_.-]+$"
+"""Names of networks and layers are file names and column values too."""
+
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+Count = Annotated[int, Field(ge=1, lt=LIMIT)]
+Margin = Annotated[int, Field(ge=0, lt=LIMIT)]
+PairField = Count | tuple[Count, Count]
+PadField = Margin | tuple[Margin, Margin] | tuple[Margin, Margin, Margin, Margin] | Literal["same"]
+
+
+class _Spec(BaseModel):
+    model_config = ConfigDict(
+        frozen=True, strict=True, extra="forbid", use_attribute_docstrings=True
+    )
+
+
+class PatternSpec(_Spec):
+    """A periodic pattern of one's own: see :meth:`energysim.sparsity.Pattern.of`."""
+
+    supports: Annotated[tuple[tuple[Margin, ...], ...], Field(min_length=1)]
+    """live taps of each kernel variant, numbered row by row from 0"""
+    period: Count | None = None
+    """kernels after which the variants start anew; by default fdk_every, or without one the number
+    of supports"""
+    fdk_every: Count | None = None
+    """one fully dense kernel in so many; by default none"""
+    kernel: PairField | None = None
+    """taps, one integer or [height, width]; by default that of the layer, or 3 for a variant"""
+
+
+PatternField = str | PatternSpec
+
+
+class _LayerSpec(_Spec):
+    name: Name
+    """unique in the network"""
+
+
+class _Reader(_LayerSpec):
+    input: Name | Annotated[tuple[Name, ...], Field(min_length=1)] | None = None
+    """an earlier layer, or ``input`` for the network's input; by default the layer before. A list
+    joins the channels of several (concatenation)"""
+    channels: Count | None = None
+    """read only so many of the input's channels (channel split); by default all"""
+
+
+class _Window(_Reader):
+    stride: PairField = 1
+    """step of the window, one integer or [height, width]"""
+    pad: PadField = 0
+    """zeros around the input: one integer, [height, width], [top, bottom, left, right] or ``same``
+    (as many as make the output size ceil(input / stride), the odd one below and to the right)"""
+    dilation: PairField = 1
+    """distance between taps, one integer or [height, width]"""
+
+
+class ConvSpec(_Window):
+    """A convolution."""
+
+    kind: Literal[LayerKind.CONV]
+    """``conv``"""
+    out: Count
+    """output channels, over all groups"""
+    kernel: PairField
+    """taps, one integer or [height, width]"""
+    groups: Count = 1
+    """input and output channels are cut into this many independent groups"""
+    bias: bool = True
+    """one added number per output channel"""
+    batch_norm: bool = False
+    """followed by batch normalisation (two parameters per channel)"""
+    pattern: PatternField = "dense"
+    """pre-defined sparse kernels of this layer: a name, N:M such as 2:4, or own supports"""
+
+
+class DepthwiseSpec(_Window):
+    """A convolution of every channel with one kernel of its own."""
+
+    kind: Literal[LayerKind.DEPTHWISE]
+    """``depthwise``"""
+    kernel: PairField
+    """taps, one integer or [height, width]"""
+    bias: bool = True
+    """one added number per channel"""
+    batch_norm: bool = False
+    """followed by batch normalisation (two parameters per channel)"""
+    pattern: PatternField = "dense"
+    """pre-defined sparse kernels of this layer: a name, N:M such as 2:4, or own supports"""
+
+
+class LinearSpec(_Reader):
+    """A fully connected layer over the flattened input."""
+
+    kind: Literal[LayerKind.LINEAR]
+    """``linear``"""
+    out: Count
+    """output features"""
+    bias: bool = True
+    """one added number per output"""
+
+
+class PoolSpec(_Reader):
+    """The maximum or the average over a window, channel by channel."""
+
+    kind: Literal[LayerKind.POOL]
+    """``pool``"""
+    kernel: PairField | Literal["global"]
+    """window, one integer or [height, width], or ``global`` for the whole input"""
+    stride: PairField | None = None
+    """step of the window; by default the kernel"""
+    pad: PadField = 0
+    """as for a convolution"""
+    mode: PoolMode = PoolMode.MAX
+    """``max`` or ``average``"""
+
+
+class AddSpec(_LayerSpec):
+    """The element-wise sum of two or more layers."""
+
+    kind: Literal[LayerKind.ADD]
+    """``add``"""
+    input: tuple[Name, ...]
+    """two or more earlier layers of equal size"""
+
+
+LayerSpec = Annotated[
+    ConvSpec | DepthwiseSpec | LinearSpec | PoolSpec | AddSpec, Field(discriminator="kind")
+]
+
+
+class NetworkSpec(_Spec):
+    """A network file: a table of layers, or the name of a dense base and a pattern."""
+
+    name: Name
+    """of the network"""
+    source: Annotated[str, Field(min_length=1)]
+    """where the layers come from"""
+    note: str | None = None
+    """anything a reader should know"""
+    input: tuple[Count, Count, Count] | None = None
+    """channels, height, width of the image"""
+    layers: tuple[LayerSpec, ...] | None = None
+    """in the order of computation"""
+    base: Name | None = None
+    """name of a dense network, in place of ``input`` and ``layers``"""
+    pattern: PatternField | None = None
+    """laid over the base: every convolution larger than 1x1 but the first, N:M on 1x1 ones too"""
+    masks: Annotated[str, Field(min_length=1)] | None = None
+    """file of masks (``.npz``: layer name -> array of bool), its path seen from this file; layers
+    that it doesn't name keep their pattern"""

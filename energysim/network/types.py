@@ -1,0 +1,354 @@
+"""What a network means: layers with all their sizes known, checked to fit together."""
+
+from __future__ import annotations
+
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from energysim.axes import Dim, Shape, Tensor
+from energysim.errors import InputError, InputErrors, did_you_mean
+from energysim.sparsity import Head, Mask, Pattern, get_pattern, mask_misfit
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+NETWORK_INPUT = "input"
+"""The name under which layers refer to the image that enters the network."""
+
+Pair = tuple[int, int]
+"""Along (height, width)."""
+
+Volume = tuple[int, int, int]
+"""Channels, height, width."""
+
+
+class LayerKind(StrEnum):
+    """What a layer does."""
+
+    CONV = "conv"
+    DEPTHWISE = "depthwise"
+    LINEAR = "linear"
+    POOL = "pool"
+    ADD = "add"
+    UPDATE = "update"
+    """of weights, a step of training; no network file has it"""
+
+
+class PoolMode(StrEnum):
+    """How a pooling layer sums up its window."""
+
+    MAX = "max"
+    AVERAGE = "average"
+
+
+WEIGHTED: frozenset[LayerKind] = frozenset({LayerKind.CONV, LayerKind.DEPTHWISE, LayerKind.LINEAR})
+"""Kinds of layer that have weights and so multiply-accumulates."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One layer with all its sizes known, for one image."""
+
+    name: str
+    """unique in the network"""
+    kind: LayerKind
+    """what it does"""
+    shape: Shape
+    """geometry with N = 1; a pool has G channels and K = C = 1, an add sums over C operands"""
+    inputs: tuple[str, ...]
+    """the layers it reads, ``input`` for the network's input"""
+    pattern: str = "dense"
+    """name of its pre-defined sparsity"""
+    seed: int = 0
+    """of a random or N:M pattern: the layer's place in the network"""
+    bias: bool = False
+    """one added number per output channel"""
+    batch_norm: bool = False
+    """followed by batch normalisation"""
+    mode: PoolMode | None = None
+    """of a pool"""
+    channels: int | None = None
+    """how many channels of its inputs it reads, where the file says so"""
+    live: str = ""
+    """of a mask of its own: one bit a weight in the order of ``[G, K, C, R, S]``, as base64"""
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether there is anything to multiply with."""
+        return self.kind in WEIGHTED
+
+    def batched(self, batch: int) -> Shape:
+        """Shape for so many images."""
+        return replace(self.shape, dims=(batch, *self.shape.dims[1:]))
+
+    @property
+    def output(self) -> Volume:
+        """Channels, height, width of what it produces."""
+        shape = self.shape
+        return shape[Dim.G] * shape[Dim.K], shape[Dim.P], shape[Dim.Q]
+
+    @property
+    def mask(self) -> Mask:
+        """Which weights are live; only for a layer with weights."""
+        if self.live:
+            return _own_mask(self.live, self.shape, self.pattern)
+        return Mask.of(self.pattern, self.shape, self.seed)
+
+    @property
+    def weights_dense(self) -> int:
+        """Weights, zeros included."""
+        return self.shape.elements(Tensor.WEIGHT) if self.has_weights else 0
+
+    @property
+    def weights(self) -> int:
+        """Weights that the pattern leaves."""
+        return self.mask.nonzeros if self.has_weights else 0
+
+    @property
+    def parameters(self) -> int:
+        """Weights that the pattern leaves, biases, and two per channel of a batch norm."""
+        return self.weights + self.output[0] * (self.bias + 2 * self.batch_norm)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates, zeros included; 0 without weights."""
+        return self.shape.macs if self.has_weights else 0
+
+    @property
+    def effective_macs(self) -> int:
+        """Multiply-accumulates with the weights that the pattern leaves."""
+        shape = self.shape
+        return self.weights * shape[Dim.N] * shape[Dim.P] * shape[Dim.Q]
+
+
+@lru_cache(maxsize=128)
+def _own_mask(live: str, shape: Shape, pattern: str) -> Mask:
+    return Mask.from_bits(b64decode(live), shape, name=pattern)
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """Layers in the order of computation, checked to fit together."""
+
+    name: str
+    """of the network; ``base+pattern`` where :meth:`with_pattern` made it, ``network+masks`` where
+    :meth:`with_masks` did"""
+    source: str
+    """where the layers come from"""
+    layers: tuple[Layer, ...]
+    """in the order of computation"""
+    input_size: Volume
+    """channels, height, width of the image"""
+    base: str | None = None
+    """name of the dense network that this is a variant of"""
+    pattern: str = "dense"
+    """of all its layers that aren't dense; ``mixed`` where they differ"""
+    masks: str | None = None
+    """the file of masks, as the network file names it"""
+
+    @property
+    def parameters(self) -> int:
+        """Weights that the pattern leaves, biases and batch-norm parameters."""
+        return sum(layer.parameters for layer in self.layers)
+
+    @property
+    def conv_macs(self) -> int:
+        """Multiply-accumulates of the convolutions, zeros included."""
+        return sum(layer.macs for layer in self.layers if layer.kind is not LayerKind.LINEAR)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates, zeros included."""
+        return sum(layer.macs for layer in self.layers)
+
+    @property
+    def effective_macs(self) -> int:
+        """Multiply-accumulates with the weights that the pattern leaves."""
+        return sum(layer.effective_macs for layer in self.layers)
+
+    def layer(self, name: str) -> Layer:
+        """Find a layer by name.
+
+        Raises
+        ------
+        InputError
+            If there is no such layer; names the nearest one.
+        """
+        for layer in self.layers:
+            if layer.name == name:
+                return layer
+        near = did_you_mean(name, [layer.name for layer in self.layers])
+        raise InputError(f"network {self.name} has no layer named {name!r}.{near}")
+
+    def with_pattern(self, name: str) -> Network:
+        """Lay a pattern over every convolution larger than 1x1 but the first, N:M on 1x1 ones too.
+
+        Parameters
+        ----------
+        name : str
+            Of a pattern. It replaces that of a variant; ``dense`` gives the variant's base.
+
+        Returns
+        -------
+        Network
+            Named ``network+pattern``.
+
+        Raises
+        ------
+        InputErrors
+            If layers have patterns of their own, or the pattern doesn't fit them.
+        """
+        pattern = get_pattern(name)
+        base = self.dense()
+        if pattern.dense:
+            return base
+        layers, problems = laid_over(base, pattern)
+        if problems:
+            raise InputErrors(f"{self.name}: {problem}" for problem in problems)
+        return replace(
+            base,
+            name=f"{base.name}+{pattern.name}",
+            layers=layers,
+            base=base.name,
+            pattern=pattern.name,
+        )
+
+    def dense(self) -> Network:
+        """The dense network that a variant is made of; any other network as it is."""
+        if self.base is None:
+            return self
+        layers = tuple(replace(layer, pattern="dense", live="") for layer in self.layers)
+        return replace(self, name=self.base, layers=layers, base=None, pattern="dense", masks=None)
+
+    def with_masks(self, masks: Mapping[str, npt.ArrayLike]) -> Network:
+        """Give layers a mask of their own, such as what pruning has left.
+
+        Parameters
+        ----------
+        masks : mapping of str to array-like of bool
+            Layer name -> mask: ``[K, C / groups, R, S]`` with K over all groups, as frameworks hold
+            weights; ``[G, K, C, R, S]``; for 1x1 kernels and linear layers ``[K, C]`` too; or one
+            bool for each input channel. Layers that it doesn't name keep their pattern.
+
+        Returns
+        -------
+        Network
+            Named ``network+masks``.
+
+        Raises
+        ------
+        InputErrors
+            If a layer is unknown or has no weights, or its mask has another type or shape or no
+            live weight.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from energysim.catalog import load_network
+        >>> some = load_network("vgg16").with_masks({"conv1_2": np.eye(64, dtype=bool)[0]})
+        >>> some.name, some.layer("conv1_2").weights, some.pattern
+        ('vgg16+masks', 576, 'channels')
+        """
+        import numpy as np
+
+        arrays = {name: np.asarray(mask) for name, mask in masks.items()}
+        heads = {name: Head(str(each.dtype), each.shape) for name, each in arrays.items()}
+        problems: list[str] = []
+        layers = masked(self.layers, heads, arrays.__getitem__, problems)
+        if problems:
+            raise InputErrors(f"{self.name}: {problem}" for problem in problems)
+        return replace(
+            self,
+            name=self.name if self.name.endswith("+masks") else f"{self.name}+masks",
+            layers=layers,
+            base=self.base or (self.name if self.pattern == "dense" else None),
+            pattern=pattern_of(layers),
+            masks=None,
+        )
+
+
+def masked(
+    layers: tuple[Layer, ...],
+    heads: Mapping[str, Head],
+    read: Callable[[str], npt.ArrayLike],
+    problems: list[str],
+) -> tuple[Layer, ...]:
+    """Give layers masks of their own; adds to the problems what stands against it.
+
+    Masks are read one by one, and those that do not fit by their heads are not.
+    """
+    known = {layer.name: layer for layer in layers}
+    made: dict[str, Layer] = {}
+    for name, head in heads.items():
+        layer = known.get(name)
+        if layer is None:
+            problems.append(f"there is no layer named {name!r}.{did_you_mean(name, known)}")
+        elif not layer.has_weights:
+            problems.append(f"layer {name!r} ({layer.kind}) has no weights, so it takes no mask")
+        elif problem := mask_misfit(layer.shape, head.dtype, head.shape):
+            problems.append(f"layer {name!r}: {problem}")
+        else:
+            try:
+                mask = Mask.for_layer(read(name), layer.shape)
+            except InputError as error:
+                problems.append(f"layer {name!r}: {error}")
+                continue
+            live = b64encode(mask.live).decode()
+            made[name] = replace(layer, pattern=mask.pattern.name, live=live)
+    return tuple(made.get(layer.name, layer) for layer in layers)
+
+
+def pattern_of(layers: tuple[Layer, ...]) -> str:
+    """Name the pattern of all layers that aren't dense; ``mixed`` where they differ."""
+    patterns = {layer.pattern for layer in layers} - {"dense"} or {"dense"}
+    return patterns.pop() if len(patterns) == 1 else "mixed"
+
+
+def laid_over(network: Network, pattern: Pattern) -> tuple[tuple[Layer, ...], list[str]]:
+    """Give a pattern to the layers that a network-wide one covers; say what stands against it.
+
+    As in the authors' code, the first convolution, 1x1 convolutions and linear layers stay dense;
+    so do depthwise ones, where a sparse kernel would hide taps of its channel from every output.
+    N:M thins out channels and not taps, so it covers 1x1 convolutions too.
+    """
+    if network.pattern != "dense":
+        return network.layers, [
+            (
+                f"layers of {network.name!r} have patterns of their own; a pattern goes on a dense "
+                f"network"
+            )
+        ]
+    problems = []
+    layers = list(network.layers)
+    convolutions = [
+        index
+        for index, layer in enumerate(layers)
+        if layer.kind in (LayerKind.CONV, LayerKind.DEPTHWISE)
+    ]
+    covered = 0
+    for index in convolutions[1:]:
+        layer = layers[index]
+        shape = layer.shape
+        height, width = shape[Dim.R], shape[Dim.S]
+        depthwise = shape[Dim.K] == shape[Dim.C] == 1
+        if depthwise or (height == width == 1 and pattern.blocks is None):
+            continue
+        if not pattern.fits(height, width):
+            own = "x".join(map(str, pattern.kernel or ()))
+            problems.append(
+                f"layer {layer.name!r} has a {height}x{width} kernel; pattern {pattern.name} is"
+                f" defined for {own} kernels. Give the layers that it suits a `pattern:` of their"
+                " own"
+            )
+        layers[index] = replace(layer, pattern=pattern.name)
+        covered += 1
+    if not covered and not pattern.dense:
+        problems.append(
+            f"pattern {pattern.name} covers no layer of {network.name!r}: the first convolution,"
+            " 1x1 and depthwise convolutions and linear layers stay dense"
+        )
+    return tuple(layers), problems
