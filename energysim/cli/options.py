@@ -92,11 +92,11 @@ run_hardware = click.option(
 )
 model = click.option(
     "--model",
-    type=click.Choice(("counts", "yang2019")),
+    type=click.Choice(("counts", "yang2019", "systolic")),
     default="counts",
     show_default=True,
-    help="Energy model: exact counts of the best mapping on --hw, or, for comparison, the closed "
-    "form of Yang et al. 2019, which has a machine of its own.",
+    help="Exact counts of the best mapping on --hw, or, for comparison, a closed form: the energy "
+    "of Yang et al. 2019, with a machine of its own, or the cycles of SCALE-Sim on --hw's array.",
 )
 pattern = click.option(
     "--pattern",

@@ -53,6 +53,7 @@ def command(
       energysim run --net alexnet --hw eyeriss --activations densities.csv
       energysim run --net vgg16_ps --hw edge_tpu --phase training --batch 8
       energysim run --net vgg16_ps --model yang2019
+      energysim run --net vgg16 --hw edge_tpu --model systolic
     """  # noqa: D301 - click's mark is a backspace
     from energysim.cache import Cache, folder
     from energysim.catalog import load_hardware, load_network
@@ -60,7 +61,7 @@ def command(
 
     target = options.target(output, print_format)
     if settings.pop("model") != "counts":
-        _closed_form(context, net, pattern, target)
+        _closed_form(context, net, hw, target)
         return
     hw = _needed(context, hw)
     quiet, verbose, levels = (settings.pop(word) for word in ("quiet", "verbose", "levels"))
@@ -129,14 +130,18 @@ def _files(network: Network, mapping: Path | None, activations: Path | None) -> 
     return found
 
 
-def _closed_form(
-    context: click.Context, net: str, pattern: str | None, target: options.Target
-) -> None:
-    from energysim.catalog import load_network
-    from energysim.cli.closed_form import check_options, show
+def _closed_form(context: click.Context, net: str, hw: str | None, target: options.Target) -> None:
+    from energysim.catalog import load_hardware, load_network
+    from energysim.cli.closed_form import check_options, show_systolic, show_yang2019
 
     check_options(context, target)
-    show(load_network(net, pattern=pattern), context.params["weight_format"], target)
+    given = context.params
+    network = load_network(net, pattern=given["pattern"])
+    if given["model"] == "yang2019":
+        show_yang2019(network, given["weight_format"], target)
+        return
+    hardware = load_hardware(_needed(context, hw))
+    show_systolic(network, hardware, given["dataflow"], given["batch"], target)
 
 
 def _needed(context: click.Context, hw: str | None) -> str:
