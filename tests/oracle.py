@@ -160,10 +160,12 @@ class _Walker:
         """Count the inputs that live weights need below a boundary."""
         keeps = inner is not None or Tensor.INPUT in self.rules.latch
         outside = [i for i in self.outside(Tensor.INPUT, inner) if self.trips[i] > 1]
+        instances = self.spatial_on(self.axes(inner))
         while keeps and outside and self.nest.loops[outside[-1]].dim is Dim.K:
+            if self.idles(Dim.K, outside, instances):
+                break
             outside.pop()  # the whole tile stays while it turns: it serves all these filters
         places = [self.temporal.index(i) for i in outside]
-        instances = self.spatial_on(self.axes(inner))
         old: dict[Index, Tile] = {}
         old_whole: dict[Index, Tile] = {}
         for index, _ in groupby(tuple(step[place] for place in places) for step in steps):
@@ -183,6 +185,26 @@ class _Walker:
                 read = _union(tiles) if self.rules.multicast else _total(tiles)
                 self.counts[outer, Tensor.INPUT, "read"] += read
             old, old_whole = (new, whole) if keeps else ({}, {})
+
+    def idles(self, dim: Dim, outside: Sequence[int], instances: Sequence[int]) -> bool:
+        """Whether an instance has work in some steps over a dim and none in others that have."""
+        own, spread = ([i for i in some if self.nest.loops[i].dim is dim]
+                       for some in (outside, instances))  # fmt: skip
+        steps = [
+            at
+            for index in product(*(range(self.trips[i]) for i in own))
+            if self.touched(dim, at := dict(zip(own, index, strict=True)))
+        ]
+        return any(
+            len(
+                {
+                    bool(self.touched(dim, at | dict(zip(spread, place, strict=True))))
+                    for at in steps
+                }
+            )
+            > 1
+            for place in product(*(range(self.trips[i]) for i in spread))
+        )
 
     def live_inputs(self, fixed: Mapping[int, int], live: Live) -> Tile:
         """Inputs under the live weights that are touched while the ``fixed`` loops stand still."""

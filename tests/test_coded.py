@@ -7,7 +7,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from oracle import Tile, walk_weights
 from strategies import random_case
@@ -65,6 +65,8 @@ def total(store: WeightStore, tiles: Counter[Tile]) -> int:
 
 @settings(max_examples=400)
 @given(seed=st.integers(0, 2**32))
+@example(seed=10_000_428)  # instances that are idle at a ragged end lose their tile
+@example(seed=10_000_722)
 def test_bits_that_move_are_those_of_coded_tiles(seed: int) -> None:
     rng = random.Random(seed)
     shape, nest, trips, rules = random_case(rng)

@@ -70,10 +70,10 @@ def live_inputs(
     The counting rule is that of dense tiles (fetched is what the new tile has and the old one
     has not), with what live weights need in place of what all weights touch. Loops over K between
     the cut and the next loop that changes the dense tile belong to the tile: it stays while they
-    turn. Elsewhere an element that the old tile did not need and the new one does is fetched, even
-    if the dense tile would have held it all the time; a machine that knows the mask knows where
-    that makes it move more than whole tiles do, and moves those:
-    :func:`with_known_zeros` takes the smaller count of each boundary.
+    turn, if no instance is idle in some of their steps. Elsewhere an element that the old tile did
+    not need and the new one does is fetched, even if the dense tile would have held it all the
+    time; a machine that knows the mask knows where that makes it move more than whole tiles do, and
+    moves those: :func:`with_known_zeros` takes the smaller count of each boundary.
     """
     counts: dict[Key, int] = {}
     holders = nest.holders(Tensor.INPUT)

@@ -68,6 +68,13 @@ class Along:
         """Steps of the dim's own outside loops that have work."""
         return len(self.digits)
 
+    @property
+    def never_idle(self) -> bool:
+        """Whether an instance that has work in one of the steps has it in all."""
+        instance = self.parent * self.children + self.child
+        seen = np.unique(instance * self.steps + self.when).size
+        return seen == self.steps * np.unique(instance).size
+
     def transitions(self, loop: int) -> Ints:
         """Steps before and after the loop at some position of the nest advances, shape (n, 2)."""
         if loop == START:
@@ -342,19 +349,21 @@ class Boundary:
         turning = [
             i for i, loop in enumerate(nest.loops[:cut]) if loop.axis is None and trips[i] > 1
         ]
-        while self.keeps and turning and nest.loops[turning[-1]].dim not in RELEVANT[tensor]:
-            turning.pop()  # the tile stays while they turn
         spread = [i for i, loop in enumerate(nest.loops) if loop.axis in axes]
         parents = [i for i in spread if nest.loops[i].axis in nest.axes[outer]]
         children = [i for i in spread if i not in parents]
-        self.dims = {
-            dim: along(
-                shape[dim],
-                [(i, trips[i]) for i, loop in enumerate(nest.loops) if loop.dim is dim],
-                (turning, parents, children),
-            )
-            for dim in Dim
-        }
+
+        def walked(dim: Dim) -> Along:
+            own = [(i, trips[i]) for i, loop in enumerate(nest.loops) if loop.dim is dim]
+            return along(shape[dim], own, (turning, parents, children))
+
+        self.dims = {dim: walked(dim) for dim in Dim}
+        while self.keeps and turning:
+            dim = nest.loops[turning[-1]].dim
+            if dim in RELEVANT[tensor] or not self.dims[dim].never_idle:
+                break
+            turning.pop()  # the tile stays while this loop turns
+            self.dims[dim] = walked(dim)
         self.loops = [START, *(i for i in turning if nest.loops[i].dim not in where)]
 
     def leaves(self, loop: int) -> list[Bools]:
