@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from oracle import Tile, walk_weights
 from strategies import random_case
-from test_formats import cut_out, encode, numbered, setting_of
+from test_formats import encode, numbered, setting_of
 
 from energysim.axes import Dim, Shape, Tensor
 from energysim.mapping import Loop, Nest, Rules
@@ -46,15 +46,16 @@ def some_store(rng: random.Random, shape: Shape) -> WeightStore:
     return WeightStore.of(mask, BITS, [rng.choice(formats)], run_bits=2)
 
 
-def code_of(store: WeightStore, tile: Tile) -> int:
+def code_of(store: WeightStore, weights: Tile) -> int:
     """Length of the code of a tile."""
-    index = np.array(sorted(tile))
+    index = np.array(sorted(weights))
     ranges = [
         (int(low), int(high) + 1) for low, high in zip(index.min(0), index.max(0), strict=True)
     ]
     setting = setting_of(store.format, store.mask, ranges, bits=BITS, run_bits=2)
     array = numbered(store.mask, BITS, np.random.default_rng(0))
-    code = encode(cut_out(array, ranges), setting)
+    tile = array[tuple(slice(*each) for each in ranges)]
+    code = encode(tile, setting)
     return len(code.values.bits) + len(code.metadata.bits)
 
 
