@@ -51,7 +51,7 @@ def compare(case: Case, live: Bools) -> None:
     assert live_inputs(shape, nest, trips, rules, live) == walked
 
 
-@settings(max_examples=400)
+@settings(max_examples=200)
 @given(seed=st.integers(0, 2**32))
 def test_counts_equal_a_walk_with_the_mask(seed: int) -> None:
     case = random_case(random.Random(seed))
@@ -129,7 +129,7 @@ def test_needed_inputs_are_those_under_a_live_weight(seed: int) -> None:
     assert needed_inputs(shape, live) == shape[Dim.N] * int(seen.sum())
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(seed=st.integers(0, 2**32))
 def test_sums_equal_stepping_the_array_delivery_by_delivery(seed: int) -> None:
     shape, nest, trips, rules = random_case(random.Random(seed))
