@@ -342,7 +342,7 @@ def _row(result: Result, dense: Row | None) -> Row:
 def _chosen(result: Result) -> list[str]:
     """Storage formats of the sparse layers."""
     network, _ = result.inputs
-    sparse = {layer.name for layer in network.layers if layer.has_weights and _is_sparse(layer)}
+    sparse = {layer.name for layer in network.layers if layer.stores_weights and _is_sparse(layer)}
     return list(dict.fromkeys(r.weight_format for r in result.layer_rows if r.layer in sparse))
 
 
@@ -355,7 +355,7 @@ def _figures(result: Result) -> Figures:
     stored = [
         _bits(get_format(row.weight_format), layer.mask, hardware)
         for layer, row in zip(network.layers, result.layer_rows, strict=True)
-        if layer.has_weights
+        if layer.stores_weights
     ]
     return Figures(
         parameters=network.parameters,
@@ -372,7 +372,7 @@ def _figures(result: Result) -> Figures:
 def _stored(result: Result) -> tuple[StoredWeights, ...]:
     """Bits of all weights in each format of the machine that can hold them."""
     network, hardware = result.inputs
-    weighted = [layer for layer in network.layers if layer.has_weights]
+    weighted = [layer for layer in network.layers if layer.stores_weights]
     found: list[StoredWeights] = []
     for name in hardware.sparsity.formats:
         own, dense = get_format(name), get_format("dense")

@@ -30,7 +30,6 @@ from energysim.model.tiling import temporal_steps
 from energysim.network import Layer
 from energysim.result import AccessRow, LayerRow
 from energysim.sparsity import DENSE, Activity
-from energysim.training import Step
 from energysim.units import BITS_PER_BYTE, cycles_to_ms
 
 
@@ -42,7 +41,7 @@ class Job:
     shape: Shape
     """with the batch"""
     store: WeightStore | None
-    """None for a layer without weights, which runs on the vector unit"""
+    """of what it multiplies with; None for a layer that the vector unit runs"""
     residency: Residency
     activity: Activity = DENSE
     """what is known of zeros in its input and output, as far as the machine makes use of it"""
@@ -55,7 +54,7 @@ class Job:
 
 def machine_of(layer: Layer, hardware: Hardware) -> Hardware:
     """The machine with the widths of one layer: the vector unit hands over finished outputs."""
-    bits = layer.widths(hardware.bits) if isinstance(layer, Step) else hardware.bits
+    bits = layer.widths(hardware.bits)
     if not layer.has_weights:
         bits = bits.model_copy(update={"psum": bits.output})
     if bits == hardware.bits:
@@ -222,6 +221,7 @@ def price_layer(
         static = cycles * static_pj_per_cycle(hardware)
         accesses.append(_row(job, hardware, ("static", "", "static"), (0, 0.0, static)))
     macs = job.shape.macs if has_weights else 0
+    stored = job.store if layer.stores_weights else None
     row = LayerRow(
         layer=layer.name,
         kind=str(layer.kind),
@@ -234,8 +234,8 @@ def price_layer(
         sram_bytes=_moved_bytes(accesses, hardware.levels[1:2]),
         energy_pj=sum(each.energy_pj for each in accesses),
         dram_bound_bytes=_bound_bits(job, hardware) / BITS_PER_BYTE,
-        weight_format=job.store.format if job.store else "",
-        weight_bits=job.store.total_bits if job.store else 0,
+        weight_format=stored.format if stored else "",
+        weight_bits=stored.total_bits if stored else 0,
         resident=" ".join(tensor.label for tensor in sorted(job.residency.tensors)),
         mapping=mapping,
     )

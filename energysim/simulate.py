@@ -9,7 +9,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from energysim.activations import Activations
-from energysim.axes import Tensor
+from energysim.axes import Shape, Tensor
 from energysim.checks import collect_notes
 from energysim.errors import DoesNotFitError, InputError, did_you_mean
 from energysim.hardware import Hardware
@@ -24,7 +24,7 @@ from energysim.mapping import (
 )
 from energysim.network import Layer, Network
 from energysim.result import AccessRow, LayerRow, Result, RunnerUp, TrainingRow
-from energysim.sparsity import DENSE, FORMATS, Activity
+from energysim.sparsity import DENSE, FORMATS, Activity, Mask
 from energysim.training import EPOCH_IMAGES, Phase, Step, Training, training_of
 from energysim.units import BITS_PER_BYTE
 
@@ -304,7 +304,10 @@ def settle(
     activities = _activities(network, hardware, activations, phase)
     _check_names(worked, mapping, options.where)
     shapes = [layer.batched(batch) for layer in worked.layers]
-    stores = [_store(layer, hardware, weight_format) for layer in worked.layers]
+    stores = [
+        _store(layer, shape, hardware, weight_format)
+        for layer, shape in zip(worked.layers, shapes, strict=True)
+    ]
 
     costs: dict[int, tuple[Job, LayerCost]] = {}
 
@@ -466,12 +469,17 @@ def _activities(
     }
 
 
-def _store(layer: Layer, hardware: Hardware, weight_format: str | None) -> WeightStore | None:
+def _store(
+    layer: Layer, shape: Shape, hardware: Hardware, weight_format: str | None
+) -> WeightStore | None:
     from energysim.model.sparse import WeightStore
     from energysim.price import machine_of
 
     if not layer.has_weights:
         return None
+    if not layer.stores_weights:
+        width = machine_of(layer, hardware).bits.weight
+        return WeightStore.of(Mask.of("dense", shape), width, ("dense",))
     if isinstance(layer, Step) and layer.phase is Phase.WEIGHT_GRAD:
         width = machine_of(layer, hardware).bits.weight
         dense = WeightStore.of(layer.mask, width, ("dense",))

@@ -40,6 +40,16 @@ UPDATE_READS, UPDATE_WRITES = 3, 2
 out."""
 
 
+TRAINED = (
+    LayerKind.CONV,
+    LayerKind.DEPTHWISE,
+    LayerKind.LINEAR,
+    LayerKind.POOL,
+    LayerKind.ADD,
+)
+"""Kinds of layer that training has gradients for."""
+
+
 class Phase(StrEnum):
     """What a step of an iteration is for, in the order of computation."""
 
@@ -189,7 +199,8 @@ def training_of(
     Raises
     ------
     InputError
-        If an epoch has no image, or a layer has the name of a step.
+        If an epoch has no image, a layer is of a kind without gradients here or has the name of a
+        step.
 
     References
     ----------
@@ -205,6 +216,7 @@ def training_of(
     """
     if type(epoch_images) is not int or epoch_images < 1:
         raise InputError(f"an epoch has 1 image or more, got {epoch_images!r}")
+    _refuse_others(network)
     segments = segments_of(network)
     again = _repeated(network, segments)
     flow = _Backward(network, batch)
@@ -222,6 +234,17 @@ def training_of(
     )
     waiting = _waiting(network, segments, again, batch)
     return Training(tuple(steps), waiting, recompute, repeated, epoch_images)
+
+
+def _refuse_others(network: Network) -> None:
+    """Refuse layers of which the gradients are not modelled."""
+    others = [layer for layer in network.layers if layer.kind not in TRAINED]
+    if others:
+        kinds = ", ".join(dict.fromkeys(str(layer.kind) for layer in others))
+        raise InputError(
+            f"{network.name}: gradients of {kinds} layers are not modelled (the first is "
+            f"'{others[0].name}'); training takes {', '.join(TRAINED)}"
+        )
 
 
 def _refuse_twins(network: Network, steps: Sequence[Step]) -> None:

@@ -77,7 +77,7 @@ def test_networks_run_on_machines(name: str, hw: str) -> None:
     for layer, row in zip(net.layers, result.layer_rows, strict=True):
         assert row.energy_pj > 0
         assert row.kind == layer.kind
-        assert row.weight_bits > 0 or not layer.has_weights
+        assert row.weight_bits > 0 or not layer.stores_weights
         assert result.mappings[row.layer]
     assert result.search.evaluated > 0
     assert result.search.optimal

@@ -31,6 +31,8 @@ def network_yaml(network: Network) -> str:
     head: dict[str, Any] = {"name": network.name, "source": network.source}
     if network.masks is not None:
         head["masks"] = network.masks
+    if network.missing:
+        head["missing"] = list(network.missing)
     lines = [to_yaml(head).rstrip("\n")]
     if network.base is not None:
         lines.append(f"# variant of {network.base}: pattern {network.pattern}, written out")
@@ -59,6 +61,8 @@ def _comment(layer: Layer) -> str:
     if not layer.has_weights:
         return f"-> {size}"
     weights, macs = _figure(layer.weights), _figure(layer.effective_macs)
+    if not layer.stores_weights:
+        return f"-> {size}, no weights, {macs} MACs"
     part = layer.weights / layer.weights_dense
     of = "" if part == 1 else f" of {_figure(layer.weights_dense)}"
     own = f", own mask of density {part:.3g}" if layer.live else ""
@@ -82,13 +86,19 @@ def _fields(layer: Layer, previous: str) -> Iterator[tuple[str, Any]]:
     yield "name", layer.name
     yield "kind", str(layer.kind)
     yield from _reads(layer, previous)
-    if layer.kind in (LayerKind.CONV, LayerKind.LINEAR):
+    if layer.kind in (LayerKind.CONV, LayerKind.TRANSPOSED, LayerKind.LINEAR):
         yield "out", layer.output[0]
     if layer.kind in (LayerKind.CONV, LayerKind.DEPTHWISE, LayerKind.POOL):
         yield from _window(layer)
-    if layer.kind is LayerKind.CONV and shape[Dim.G] > 1:
+    if layer.kind is LayerKind.TRANSPOSED:
+        patch = _patch(layer)
+        yield "kernel", patch
+        yield "stride", patch
+    if layer.over is not None:
+        yield "over", str(layer.over)
+    if layer.kind in (LayerKind.CONV, LayerKind.MATMUL) and shape[Dim.G] > 1:
         yield "groups", shape[Dim.G]
-    if layer.has_weights and not layer.bias:
+    if layer.stores_weights and not layer.bias:
         yield "bias", False
     if layer.batch_norm:
         yield "batch_norm", True
@@ -119,6 +129,12 @@ def _window(layer: Layer) -> Iterator[tuple[str, Any]]:
         yield "pad", pad
     if shape.dilation != (1, 1):
         yield "dilation", _pair(shape.dilation)
+
+
+def _patch(layer: Layer) -> int | list[int]:
+    """Output pixels that each input pixel becomes."""
+    (_, height, width), (rows, columns) = layer.output, layer.shape.size
+    return _pair((height // rows, width // columns))
 
 
 def _pair(value: tuple[int, int]) -> int | list[int]:

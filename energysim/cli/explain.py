@@ -17,7 +17,7 @@ from energysim.model.sparse import WeightStore
 from energysim.network import Layer
 from energysim.price import machine_of
 from energysim.result import LayerRow, Result
-from energysim.sparsity import DENSE, Activity
+from energysim.sparsity import DENSE, Activity, Mask
 from energysim.training import Step
 from energysim.units import BITS_PER_BYTE
 
@@ -220,9 +220,9 @@ class _Drawing:
 
         store, skipped = None, self.result.skipped.get(self.layer.name)
         if self.layer.has_weights:
-            formats = (self.row.weight_format,)
+            formats = (self.row.weight_format or "dense",)
             store = WeightStore.of(
-                self.layer.mask,
+                self.layer.mask if self.layer.stores_weights else Mask.of("dense", self.shape),
                 self.hardware.bits.weight,
                 formats,
                 run_bits=self.hardware.sparsity.run_bits,

@@ -78,7 +78,7 @@ def _records(network: Network, bits: int, run_bits: int) -> list[Record]:
     formats = all_formats()
     records: list[Record] = []
     for layer in network.layers:
-        if not layer.has_weights:
+        if not layer.stores_weights:
             continue
         mask = layer.mask
         smallest, _ = cheapest(mask, bits, formats, run_bits=run_bits)

@@ -12,7 +12,7 @@ from energysim.hardware import Hardware
 from energysim.mapper.dataflows import Dataflow, unrollings
 from energysim.model.capacity import Residency
 from energysim.model.sparse import WeightStore
-from energysim.network import Network
+from energysim.network import NETWORK_INPUT, Layer, Network
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,19 +76,24 @@ def plan(
         # Memories of their own for each tensor: an output would have to move to become an input.
         return nothing_stays(network)
     passes = [
-        _pass_bits(hardware, shape, dataflow, store)
-        for shape, store in zip(shapes, stores, strict=True)
+        _pass_bits(hardware, layer, shape, dataflow, store)
+        for layer, shape, store in zip(network.layers, shapes, stores, strict=True)
     ]
     weights = 0
     if caches and Tensor.WEIGHT in level.tensors:
-        total = sum(store.total_bits if level.compressed else store.elements * hardware.bits.weight
-                    for store in stores if store is not None)  # fmt: skip
-        if all(total + _room(one, {Tensor.WEIGHT}) <= capacity for one in passes):
+        total = sum(
+            store.total_bits if level.compressed else store.elements * hardware.bits.weight
+            for layer, store in zip(network.layers, stores, strict=True)
+            if store is not None and layer.stores_weights
+        )
+        if all(
+            total + _room(one, _cached(layer)) <= capacity
+            for layer, one in zip(network.layers, passes, strict=True)
+        ):
             weights = total
     staying: dict[int, _Producer] = {}
     if {Tensor.INPUT, Tensor.OUTPUT} <= level.tensors:
         room = capacity - weights
-        absent = {Tensor.WEIGHT} if weights else set[Tensor]()
         for group in _groups(hardware, network, shapes):
             if streamed & {producer.index for producer in group}:
                 continue
@@ -97,7 +102,7 @@ def plan(
                 min(producer.index for producer in group),
                 max(producer.last_reader for producer in group) + 1,
             )
-            if all(_fits(network, trial, passes, at, room, absent) for at in times):
+            if all(_fits(network, trial, passes, at, room, cached=weights > 0) for at in times):
                 staying = trial
     return Plan(
         tuple(
@@ -119,9 +124,10 @@ def _layer_plan(
 ) -> Residency:
     layer = network.layers[index]
     tensors = _resident(network, staying, index)
-    if weights and layer.has_weights:
-        tensors |= {Tensor.WEIGHT}
-    own = {index} | _producers(network, index)
+    if weights:
+        tensors |= _cached(layer)
+    read = _producers(network, layer.operands[Tensor.INPUT])
+    own = {index} | read
     waiting = sum(
         producer.bits
         for producer in staying.values()
@@ -129,46 +135,53 @@ def _layer_plan(
     )
     if Tensor.INPUT in tensors:
         # A layer may read some channels of what stays; the others take room all the same.
-        present = sum(staying[producer].bits for producer in own - {index})
+        present = sum(staying[producer].bits for producer in read)
         waiting += max(0, present - read_bits)
     return Residency(frozenset(tensors), weights + waiting)
 
 
-def _producers(network: Network, index: int) -> set[int]:
+def _cached(layer: Layer) -> set[Tensor]:
+    """What of a layer is on chip where all weights are."""
+    return {Tensor.WEIGHT} if layer.stores_weights else set()
+
+
+def _producers(network: Network, read: Sequence[str]) -> set[int]:
     names = {layer.name: i for i, layer in enumerate(network.layers)}
-    return {names[name] for name in network.layers[index].inputs if name in names}
+    return {names[name] for name in read if name in names}
 
 
 def _resident(network: Network, staying: Mapping[int, _Producer], index: int) -> set[Tensor]:
     tensors = set[Tensor]()
-    inputs = network.layers[index].inputs
-    producers = _producers(network, index)
-    if len(producers) == len(set(inputs)) and producers <= staying.keys():
-        tensors.add(Tensor.INPUT)
+    for tensor, read in network.layers[index].operands.items():
+        producers = _producers(network, read)
+        if len(producers) == len(set(read)) and producers <= staying.keys():
+            tensors.add(tensor)
     if index in staying:
         tensors.add(Tensor.OUTPUT)
     return tensors
 
 
 def _groups(hardware: Hardware, network: Network, shapes: Sequence[Shape]) -> list[list[_Producer]]:
-    """Outputs that share a reader, in order of production."""
+    """Outputs that are read together as one tensor, in order of production."""
     readers: dict[int, list[int]] = {}
-    for index in range(len(network.layers)):
-        for producer in _producers(network, index):
-            readers.setdefault(producer, []).append(index)
-    from_outside = {i for i, layer in enumerate(network.layers) if "input" in layer.inputs}
+    moving = set[int]()
     groups: list[set[int]] = []
-    for index in range(len(network.layers)):
-        together = _producers(network, index)
-        touching = [group for group in groups if group & together]
-        groups = [group for group in groups if not group & together]
-        if together:
-            groups.append(together.union(*touching))
+    for index, layer in enumerate(network.layers):
+        for tensor, read in layer.operands.items():
+            together = _producers(network, read)
+            for producer in together:
+                readers.setdefault(producer, []).append(index)
+            # the network's input is never resident, nor what another memory takes from DRAM
+            if NETWORK_INPUT in read or tensor not in hardware.levels[1].tensors:
+                moving |= together
+            touching = [group for group in groups if group & together]
+            groups = [group for group in groups if not group & together]
+            if together:
+                groups.append(together.union(*touching))
     found = []
     for group in sorted(groups, key=min):
-        if any(len(network.layers[reader].inputs) > 1 and reader in from_outside
-               for member in group for reader in readers[member]):  # fmt: skip
-            continue  # read together with the network's input, which is never resident
+        if group & moving:
+            continue
         found.append(
             [
                 _Producer(
@@ -188,13 +201,15 @@ def _fits(
     passes: Sequence[Mapping[Tensor, int]],
     at: int,
     room: int,
-    absent: set[Tensor],
+    *,
+    cached: bool,
 ) -> bool:
     live = sum(
         producer.bits
         for producer in staying.values()
         if producer.index <= at <= producer.last_reader
     )
+    absent = _cached(network.layers[at]) if cached else set[Tensor]()
     return live + _room(passes[at], absent | _resident(network, staying, at)) <= room
 
 
@@ -203,7 +218,7 @@ def _room(one_pass: Mapping[Tensor, int], absent: set[Tensor]) -> int:
 
 
 def _pass_bits(
-    hardware: Hardware, shape: Shape, dataflow: Dataflow, store: WeightStore | None
+    hardware: Hardware, layer: Layer, shape: Shape, dataflow: Dataflow, store: WeightStore | None
 ) -> dict[Tensor, int]:
     """Room for what the array works on at once: whole kernels, one output row [bit]."""
     level = hardware.levels[1]
@@ -221,7 +236,7 @@ def _pass_bits(
     }
     if store is not None:
         kernel = shape[Dim.R] * shape[Dim.S]
-        needed[Tensor.WEIGHT] = filters * channels * kernel * hardware.bits.weight
+        needed[Tensor.WEIGHT] = filters * channels * kernel * layer.widths(hardware.bits).weight
         if level.compressed:
             tile = store.tile_bits(np.array([filters]), np.array([channels]), kernel)
             needed[Tensor.WEIGHT] = int(tile[0, 0])

@@ -8,17 +8,18 @@ from dataclasses import replace
 from energysim.axes import Shape
 from energysim.errors import InputError, InputErrors, did_you_mean
 from energysim.network.report import Location, Place, Positions, Report
-from energysim.network.shapes import add_shape, joined, pair, reader_shape
+from energysim.network.shapes import Combiner, combined_shape, joined, pair, produced, reader_shape
 from energysim.network.spec import (
-    AddSpec,
     ConvSpec,
     DepthwiseSpec,
     LayerSpec,
     LinearSpec,
+    MatmulSpec,
     NetworkSpec,
     PatternField,
     PatternSpec,
     PoolSpec,
+    TransposedSpec,
 )
 from energysim.network.types import (
     NETWORK_INPUT,
@@ -31,6 +32,9 @@ from energysim.network.types import (
     pattern_of,
 )
 from energysim.sparsity import SIDE, MaskFile, Pattern, get_pattern, problems_of
+
+Convolution = ConvSpec | DepthwiseSpec | TransposedSpec
+"""Records of layers that a batch norm can be folded into."""
 
 
 def build_network(
@@ -124,7 +128,15 @@ def _build_variant(
     layers, problems = laid_over(base, pattern)
     for problem in problems:
         report.add(("base",) if base.pattern != "dense" else ("pattern",), problem)
-    return Network(spec.name, spec.source, layers, base.input_size, base.name, pattern.name)
+    return Network(
+        spec.name,
+        spec.source,
+        layers,
+        base.input_size,
+        base.name,
+        pattern.name,
+        missing=base.missing + spec.missing,
+    )
 
 
 def _variant_pattern(spec: NetworkSpec, report: Report) -> Pattern | None:
@@ -203,7 +215,15 @@ def _build_layers(
     if spec.input is None or report.problems:
         return None
     pattern = pattern_of(tuple(layers))
-    return Network(spec.name, spec.source, tuple(layers), spec.input, None, pattern)
+    return Network(
+        spec.name,
+        spec.source,
+        tuple(layers),
+        spec.input,
+        None,
+        pattern,
+        missing=spec.missing,
+    )
 
 
 def _inputs_of(record: LayerSpec, previous: str) -> tuple[str, ...]:
@@ -229,8 +249,8 @@ def _build_layer(
     if len(known) < len(sizes):
         return None
     shape: Shape | None
-    if isinstance(record, AddSpec):
-        shape = add_shape(inputs, known, at)
+    if isinstance(record, Combiner):
+        shape = combined_shape(record, inputs, known, at)
     else:
         size = joined(record.channels, inputs, known, at)
         shape = reader_shape(record, size, at) if size is not None else None
@@ -243,10 +263,12 @@ def _build_layer(
         inputs,
         pattern,
         seed=at.index,
-        bias=isinstance(record, ConvSpec | DepthwiseSpec | LinearSpec) and record.bias,
-        batch_norm=isinstance(record, ConvSpec | DepthwiseSpec) and record.batch_norm,
+        bias=isinstance(record, Convolution | LinearSpec) and record.bias,
+        batch_norm=isinstance(record, Convolution) and record.batch_norm,
         mode=record.mode if isinstance(record, PoolSpec) else None,
-        channels=None if isinstance(record, AddSpec) else record.channels,
+        channels=None if isinstance(record, Combiner) else record.channels,
+        over=record.over if isinstance(record, MatmulSpec) else None,
+        volume=produced(record, known),
     )
 
 

@@ -5,14 +5,25 @@ from __future__ import annotations
 from energysim.axes import Shape
 from energysim.network.report import Place
 from energysim.network.spec import (
+    AddSpec,
     ConvSpec,
     DepthwiseSpec,
     LinearSpec,
+    MatmulSpec,
+    MultiplySpec,
+    NormSpec,
     PadField,
     PairField,
     PoolSpec,
+    TransposedSpec,
 )
-from energysim.network.types import Pair, Volume
+from energysim.network.types import Over, Pair, Volume
+
+Reader = ConvSpec | DepthwiseSpec | TransposedSpec | LinearSpec | PoolSpec | NormSpec
+"""Records of layers that read one volume, joined or not."""
+
+Combiner = AddSpec | MultiplySpec | MatmulSpec
+"""Records of layers that read several volumes, each by itself."""
 
 
 def joined(
@@ -42,9 +53,7 @@ def _operands(inputs: tuple[str, ...], sizes: list[Volume]) -> str:
     return ", ".join(f"{name!r} {list(size)}" for name, size in zip(inputs, sizes, strict=True))
 
 
-def reader_shape(
-    record: ConvSpec | DepthwiseSpec | LinearSpec | PoolSpec, size: Volume, at: Place
-) -> Shape | None:
+def reader_shape(record: Reader, size: Volume, at: Place) -> Shape | None:
     """Shape of a layer that reads one volume; None where there can be none."""
     channels, height, width = size
     match record:
@@ -52,10 +61,38 @@ def reader_shape(
             return _conv_shape(record, size, at)
         case DepthwiseSpec():
             return _window_shape(record, size, (channels, 1, 1), at)
+        case TransposedSpec():
+            return _transposed_shape(record, size, at)
         case LinearSpec():
             return Shape((1, 1, record.out, channels * height * width, 1, 1, 1, 1))
         case PoolSpec():
             return _pool_shape(record, size, at)
+        case NormSpec():
+            return Shape((1, channels, 1, 1, height, width, 1, 1), size=(height, width))
+
+
+def produced(record: Reader | Combiner, sizes: list[Volume]) -> Volume | None:
+    """Size of the output where the shape does not have it: of patches, and of scaled channels."""
+    match record:
+        case TransposedSpec():
+            (_, height, width), (rows, columns) = sizes[0], pair(record.stride)
+            return record.out, height * rows, width * columns
+        case MultiplySpec() if sizes[0] != sizes[1]:
+            return sizes[0]
+    return None
+
+
+def combined_shape(
+    record: Combiner, inputs: tuple[str, ...], sizes: list[Volume], at: Place
+) -> Shape | None:
+    """Shape of a layer that reads several volumes; None where there can be none."""
+    match record:
+        case AddSpec():
+            return _add_shape(inputs, sizes, at)
+        case MultiplySpec():
+            return _multiply_shape(inputs, sizes, at)
+        case MatmulSpec():
+            return _matmul_shape(record, inputs, sizes, at)
 
 
 def _conv_shape(record: ConvSpec, size: Volume, at: Place) -> Shape | None:
@@ -83,8 +120,73 @@ def _pool_shape(record: PoolSpec, size: Volume, at: Place) -> Shape | None:
     return Shape((1, channels, 1, 1, 1, 1, height, width), size=(height, width))
 
 
-def add_shape(inputs: tuple[str, ...], sizes: list[Volume], at: Place) -> Shape | None:
-    """Shape of a sum over layers of equal size."""
+def _transposed_shape(record: TransposedSpec, size: Volume, at: Place) -> Shape | None:
+    """The 1x1 convolution that it is: one filter for each pixel of a patch."""
+    channels, height, width = size
+    kernel, stride = pair(record.kernel), pair(record.stride)
+    if kernel != stride:
+        at.problem(
+            "kernel",
+            "a transposed convolution must have a kernel as large as its stride, so that patches"
+            f" don't overlap, got kernel {list(kernel)} and stride {list(stride)}",
+        )
+        return None
+    filters = record.out * stride[0] * stride[1]
+    return Shape((1, 1, filters, channels, height, width, 1, 1), size=(height, width))
+
+
+def _multiply_shape(inputs: tuple[str, ...], sizes: list[Volume], at: Place) -> Shape | None:
+    """Two operands of each output element, of equal volumes or of one and a scale.
+
+    With a scale, a channel has height * width elements and one more. A window of two over a row of
+    these reads and keeps as many as each output needs: its element, and the scale.
+    """
+    if len(sizes) != 2:  # noqa: PLR2004 - a product of two
+        at.problem("input", f"a multiply needs two layers to multiply, got {len(sizes)}")
+        return None
+    (channels, height, width), second = sizes
+    if second == sizes[0]:
+        return Shape((1, channels, 1, 2, height, width, 1, 1), size=(height, width))
+    if second == (channels, 1, 1):
+        row = height * width
+        return Shape((1, channels, 1, 1, 1, row, 1, 2), size=(1, row + 1))
+    at.problem(
+        "input",
+        f"the second operand must be as large as the first or have size [{channels}, 1, 1], got"
+        f" {_operands(inputs, sizes)}",
+    )
+    return None
+
+
+def _matmul_shape(
+    record: MatmulSpec, inputs: tuple[str, ...], sizes: list[Volume], at: Place
+) -> Shape | None:
+    """A 1x1 convolution whose kernels are the second operand."""
+    if len(sizes) != 2:  # noqa: PLR2004 - a product of two
+        at.problem("input", f"a matmul needs two layers to multiply, got {len(sizes)}")
+        return None
+    (channels, height, width), (second, *extent) = sizes
+    groups, positions = record.groups, extent[0] * extent[1]
+    over_channels = record.over is Over.CHANNELS
+    summed = second if over_channels else groups * positions
+    if channels != summed:
+        what = "" if over_channels else f"{groups} groups of {positions} positions = "
+        at.problem(
+            "input",
+            f"the first operand has {channels} channels and the second {what}{summed} to sum over;"
+            f" they must be equal, got {_operands(inputs, sizes)}",
+        )
+        return None
+    if second % groups:
+        at.problem("groups", f"groups: {groups} must divide the channels of both, got {second}")
+        return None
+    filters, depth = positions, second // groups
+    if not over_channels:
+        filters, depth = depth, filters
+    return Shape((1, groups, filters, depth, height, width, 1, 1), size=(height, width))
+
+
+def _add_shape(inputs: tuple[str, ...], sizes: list[Volume], at: Place) -> Shape | None:
     if not sizes[1:]:
         at.problem("input", f"an add needs two or more layers to add, got {len(sizes)}")
         return None

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from energysim.network.types import LayerKind, PoolMode
+from energysim.network.types import LayerKind, Over, PoolMode
 
 LIMIT = 2**20
 """Every integer of a network file is smaller than this."""
@@ -101,6 +101,27 @@ class DepthwiseSpec(_Window):
     """pre-defined sparse kernels of this layer: a name, N:M such as 2:4, or own supports"""
 
 
+class TransposedSpec(_Reader):
+    """A transposed convolution whose patches don't overlap, as U-Nets enlarge.
+
+    Each input pixel gives stride x stride output pixels of its own, so it is the 1x1 convolution to
+    out * stride * stride channels that it is counted as, zeros nowhere inserted.
+    """
+
+    kind: Literal[LayerKind.TRANSPOSED]
+    """``transposed``"""
+    out: Count
+    """output channels"""
+    kernel: PairField
+    """taps, one integer or [height, width]; the same as the stride"""
+    stride: PairField
+    """how many output pixels each input pixel becomes, one integer or [height, width]"""
+    bias: bool = True
+    """one added number per output channel"""
+    batch_norm: bool = False
+    """followed by batch normalisation (two parameters per channel)"""
+
+
 class LinearSpec(_Reader):
     """A fully connected layer over the flattened input."""
 
@@ -110,6 +131,26 @@ class LinearSpec(_Reader):
     """output features"""
     bias: bool = True
     """one added number per output"""
+
+
+class MatmulSpec(_LayerSpec):
+    """The product of two activations, such as the two of an attention.
+
+    Channels of both operands are cut into groups (heads). Over channels, the output has a channel
+    for each position k of the second operand: ``out[k, p] = sum over c of a[c, p] b[c, k]`` (Q by
+    K). Over positions, it has the channels k of the second operand, and the first operand's
+    channels are weights of its positions: ``out[k, p] = sum over c of a[c, p] b[k, c]`` (scores by
+    V).
+    """
+
+    kind: Literal[LayerKind.MATMUL]
+    """``matmul``"""
+    input: tuple[Name, ...]
+    """two earlier layers; the array holds the second one as it else holds weights"""
+    over: Over
+    """what of the second operand is summed over: its ``channels`` or its ``positions``"""
+    groups: Count = 1
+    """independent products, such as the heads of an attention"""
 
 
 class PoolSpec(_Reader):
@@ -136,8 +177,33 @@ class AddSpec(_LayerSpec):
     """two or more earlier layers of equal size"""
 
 
+class MultiplySpec(_LayerSpec):
+    """The element-wise product of two layers."""
+
+    kind: Literal[LayerKind.MULTIPLY]
+    """``multiply``"""
+    input: tuple[Name, ...]
+    """two earlier layers of equal size, or the second with one element per channel (scale)"""
+
+
+class NormSpec(_Reader):
+    """A pass over all elements: each is read once, normalised, and written once."""
+
+    kind: Literal[LayerKind.BATCH_NORM, LayerKind.LAYER_NORM, LayerKind.SOFTMAX]
+    """``batch_norm``, ``layer_norm`` (two parameters per channel) or ``softmax`` (none)"""
+
+
 LayerSpec = Annotated[
-    ConvSpec | DepthwiseSpec | LinearSpec | PoolSpec | AddSpec, Field(discriminator="kind")
+    ConvSpec
+    | DepthwiseSpec
+    | TransposedSpec
+    | LinearSpec
+    | MatmulSpec
+    | PoolSpec
+    | AddSpec
+    | MultiplySpec
+    | NormSpec,
+    Field(discriminator="kind"),
 ]
 
 
@@ -158,6 +224,8 @@ class NetworkSpec(_Spec):
     """name of a dense network, in place of ``input`` and ``layers``"""
     pattern: PatternField | None = None
     """laid over the base: every convolution larger than 1x1 but the first, N:M on 1x1 ones too"""
+    missing: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    """what the network does beside its layers: not counted, and told with every result"""
     masks: Annotated[str, Field(min_length=1)] | None = None
     """file of masks (``.npz``: layer name -> array of bool), its path seen from this file; layers
     that it doesn't name keep their pattern"""

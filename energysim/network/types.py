@@ -16,6 +16,8 @@ from energysim.sparsity import Head, Mask, Pattern, get_pattern, mask_misfit
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from energysim.hardware import Bits
+
 NETWORK_INPUT = "input"
 """The name under which layers refer to the image that enters the network."""
 
@@ -31,9 +33,18 @@ class LayerKind(StrEnum):
 
     CONV = "conv"
     DEPTHWISE = "depthwise"
+    TRANSPOSED = "transposed"
+    """a convolution that enlarges: each input pixel becomes a patch of output pixels"""
     LINEAR = "linear"
+    MATMUL = "matmul"
+    """of activations by activations"""
     POOL = "pool"
     ADD = "add"
+    MULTIPLY = "multiply"
+    BATCH_NORM = "batch_norm"
+    """by itself, where it can't be folded into the convolution before it"""
+    LAYER_NORM = "layer_norm"
+    SOFTMAX = "softmax"
     UPDATE = "update"
     """of weights, a step of training; no network file has it"""
 
@@ -45,8 +56,20 @@ class PoolMode(StrEnum):
     AVERAGE = "average"
 
 
-WEIGHTED: frozenset[LayerKind] = frozenset({LayerKind.CONV, LayerKind.DEPTHWISE, LayerKind.LINEAR})
+class Over(StrEnum):
+    """What of its second operand a matmul sums over."""
+
+    CHANNELS = "channels"
+    POSITIONS = "positions"
+
+
+WEIGHTED: frozenset[LayerKind] = frozenset(
+    {LayerKind.CONV, LayerKind.DEPTHWISE, LayerKind.TRANSPOSED, LayerKind.LINEAR}
+)
 """Kinds of layer that have weights and so multiply-accumulates."""
+
+NORMALIZING: frozenset[LayerKind] = frozenset({LayerKind.BATCH_NORM, LayerKind.LAYER_NORM})
+"""Kinds of layer that only scale and shift, each channel with two parameters of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +81,8 @@ class Layer:
     kind: LayerKind
     """what it does"""
     shape: Shape
-    """geometry with N = 1; a pool has G channels and K = C = 1, an add sums over C operands"""
+    """geometry with N = 1; a pool has G channels and K = C = 1, an add sums over C operands, a
+    matmul has its second operand in place of the weights"""
     inputs: tuple[str, ...]
     """the layers it reads, ``input`` for the network's input"""
     pattern: str = "dense"
@@ -75,25 +99,62 @@ class Layer:
     """how many channels of its inputs it reads, where the file says so"""
     live: str = ""
     """of a mask of its own: one bit a weight in the order of ``[G, K, C, R, S]``, as base64"""
+    over: Over | None = None
+    """of a matmul"""
+    volume: Volume | None = None
+    """channels, height, width of what it produces, where the shape has them in another order"""
 
     @property
     def has_weights(self) -> bool:
-        """Whether there is anything to multiply with."""
+        """Whether the array has anything to multiply with: weights, or another activation."""
+        return self.stores_weights or self.kind is LayerKind.MATMUL
+
+    @property
+    def stores_weights(self) -> bool:
+        """Whether what it multiplies with is known before any image comes."""
         return self.kind in WEIGHTED
 
+    @property
+    def operands(self) -> dict[Tensor, tuple[str, ...]]:
+        """The layers it reads, by the tensor that they are for it."""
+        if self.kind is LayerKind.MATMUL:
+            return {Tensor.INPUT: self.inputs[:1], Tensor.WEIGHT: self.inputs[1:]}
+        return {Tensor.INPUT: self.inputs}
+
     def batched(self, batch: int) -> Shape:
-        """Shape for so many images."""
-        return replace(self.shape, dims=(batch, *self.shape.dims[1:]))
+        """Shape for so many images; each image brings its own second operand to a matmul."""
+        shape = self.shape
+        if self.kind is LayerKind.MATMUL:
+            return replace(shape, dims=(1, batch * shape[Dim.G], *shape.dims[2:]))
+        return replace(shape, dims=(batch, *shape.dims[1:]))
+
+    def widths(self, bits: Bits) -> Bits:
+        """Width of what stands in place of weight, input and output.
+
+        Parameters
+        ----------
+        bits : Bits
+            Of weights and activations.
+
+        Returns
+        -------
+        Bits
+        """
+        if self.kind is LayerKind.MATMUL:
+            return bits.model_copy(update={"weight": bits.input})
+        return bits
 
     @property
     def output(self) -> Volume:
         """Channels, height, width of what it produces."""
+        if self.volume is not None:
+            return self.volume
         shape = self.shape
         return shape[Dim.G] * shape[Dim.K], shape[Dim.P], shape[Dim.Q]
 
     @property
     def mask(self) -> Mask:
-        """Which weights are live; only for a layer with weights."""
+        """Which weights are live; only for a layer that multiplies."""
         if self.live:
             return _own_mask(self.live, self.shape, self.pattern)
         return Mask.of(self.pattern, self.shape, self.seed)
@@ -101,26 +162,29 @@ class Layer:
     @property
     def weights_dense(self) -> int:
         """Weights, zeros included."""
-        return self.shape.elements(Tensor.WEIGHT) if self.has_weights else 0
+        return self.shape.elements(Tensor.WEIGHT) if self.stores_weights else 0
 
     @property
     def weights(self) -> int:
         """Weights that the pattern leaves."""
-        return self.mask.nonzeros if self.has_weights else 0
+        return self.mask.nonzeros if self.stores_weights else 0
 
     @property
     def parameters(self) -> int:
-        """Weights that the pattern leaves, biases, and two per channel of a batch norm."""
-        return self.weights + self.output[0] * (self.bias + 2 * self.batch_norm)
+        """Weights that the pattern leaves, biases, and two per channel of a norm."""
+        norm = self.batch_norm or self.kind in NORMALIZING
+        return self.weights + self.output[0] * (self.bias + 2 * norm)
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates, zeros included; 0 without weights."""
+        """Multiply-accumulates, zeros included; 0 for a layer that only adds or compares."""
         return self.shape.macs if self.has_weights else 0
 
     @property
     def effective_macs(self) -> int:
         """Multiply-accumulates with the weights that the pattern leaves."""
+        if not self.stores_weights:
+            return self.macs
         shape = self.shape
         return self.weights * shape[Dim.N] * shape[Dim.P] * shape[Dim.Q]
 
@@ -149,6 +213,8 @@ class Network:
     """of all its layers that aren't dense; ``mixed`` where they differ"""
     masks: str | None = None
     """the file of masks, as the network file names it"""
+    missing: tuple[str, ...] = ()
+    """what it does beside its layers, which no result counts"""
 
     @property
     def parameters(self) -> int:
@@ -158,7 +224,8 @@ class Network:
     @property
     def conv_macs(self) -> int:
         """Multiply-accumulates of the convolutions, zeros included."""
-        return sum(layer.macs for layer in self.layers if layer.kind is not LayerKind.LINEAR)
+        others = (LayerKind.LINEAR, LayerKind.MATMUL)
+        return sum(layer.macs for layer in self.layers if layer.kind not in others)
 
     @property
     def macs(self) -> int:
@@ -287,7 +354,7 @@ def masked(
         layer = known.get(name)
         if layer is None:
             problems.append(f"there is no layer named {name!r}.{did_you_mean(name, known)}")
-        elif not layer.has_weights:
+        elif not layer.stores_weights:
             problems.append(f"layer {name!r} ({layer.kind}) has no weights, so it takes no mask")
         elif problem := mask_misfit(layer.shape, head.dtype, head.shape):
             problems.append(f"layer {name!r}: {problem}")
