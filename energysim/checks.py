@@ -63,7 +63,7 @@ def _notes(result: Result, network: Network, hardware: Hardware) -> Iterator[Not
     yield from _activation_notes(result, network, hardware)
     without_macs = any(not layer.has_weights for layer in network.layers)
     if hardware.vector is None and (without_macs or result.training):
-        what = "pools, additions and updates" if result.training else "pools and additions"
+        what = "pools, additions and updates" if result.training else "layers without MACs"
         yield Note(
             NoteKind.VECTOR_FREE,
             f"{hardware.name} has no 'vector' block: the arithmetic of {what} is "
