@@ -26,6 +26,7 @@ PATH_VARIABLE = "ENERGYSIM_PATH"
 """Environment variable with further folders, separated as in ``PATH``."""
 
 _SUFFIXES = (".yaml", ".yml")
+_MODEL_SUFFIX = ".onnx"
 _FOLDERS: dict[Kind, str] = {"nets": "networks", "hw": "hw_configs"}
 _WORDS: dict[Kind, str] = {"nets": "network", "hw": "hardware"}
 # A field that every file of the kind has and no file of the other: enough to tell them apart.
@@ -65,7 +66,7 @@ def find(kind: Kind, name: str) -> Found:
     """
     path = Path(name)
     is_path = "/" in name or os.sep in name
-    if is_path or (path.suffix in _SUFFIXES and _exists(path)):
+    if is_path or (path.suffix in (*_SUFFIXES, _MODEL_SUFFIX) and _exists(path)):
         _refuse_other_kind(kind, path)
         return Found(path, "path")
     stem = path.stem if path.suffix in _SUFFIXES else name
@@ -76,10 +77,16 @@ def find(kind: Kind, name: str) -> Found:
                 return Found(candidate, origin)
     known = names(kind)
     shown = name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…"
+    files = f".yaml or {_MODEL_SUFFIX}" if kind == "nets" else ".yaml"
     raise InputError(
         f"no {_WORDS[kind]} named '{shown}'.{did_you_mean(stem, known)}\n"
-        f"  known: {', '.join(known)}   - or give a path to a .yaml file"
+        f"  known: {', '.join(known)}   - or give a path to a {files} file"
     )
+
+
+def is_model(path: Path) -> bool:
+    """Whether a file is a model of another tool, by its name."""
+    return path.suffix.lower() == _MODEL_SUFFIX
 
 
 def names(kind: Kind) -> list[str]:
@@ -110,7 +117,7 @@ def load_network(name_or_path: str, *, pattern: str | None = None) -> Network:
     Parameters
     ----------
     name_or_path : str
-        Which network.
+        Which network; an ``.onnx`` file is imported.
     pattern : str, optional
         Pre-defined sparsity pattern to lay over a dense network.
 
@@ -125,6 +132,10 @@ def load_network(name_or_path: str, *, pattern: str | None = None) -> Network:
 
 def _load_network(path: Path, *, readers: tuple[Path, ...]) -> Network:
     """Load a network file; ``readers`` are the files whose ``base:`` led here."""
+    if is_model(path):
+        from energysim.importers.onnx import import_onnx
+
+        return import_onnx(path).network
     resolved = path.resolve()
     if resolved in readers:
         raise InputError("this file is its own base, by way of others", where=str(path))
@@ -175,6 +186,8 @@ def _is_file(path: Path) -> bool:
 
 def _kind_of(path: Path) -> Kind | None:
     """Tell from its first lines what a file describes; None if that can't be told."""
+    if is_model(path):
+        return "nets"
     try:
         with path.open("rb") as file:
             head = file.read(_SNIFFED_BYTES)

@@ -26,6 +26,11 @@ def collect_notes(result: Result, network: Network, hardware: Hardware) -> tuple
 
 
 def _notes(result: Result, network: Network, hardware: Hardware) -> Iterator[Note]:
+    if network.missing:
+        yield Note(
+            NoteKind.MISSING,
+            f"not counted, as {network.name} has no layer for it: {'; '.join(network.missing)}.",
+        )
     if result.cached_weight_bytes:
         dram = hardware.levels[0]
         once = result.cached_weight_bytes * BITS_PER_BYTE * dram.read_pj_per_bit

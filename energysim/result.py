@@ -48,6 +48,7 @@ class NoteKind(StrEnum):
     ACTIVATIONS_UNUSED = "activations_unused"
     ACTIVATIONS_LEFT_OUT = "activations_left_out"
     TRAINING = "training"
+    MISSING = "missing"
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ _MODULES = {
     "cache": "cache_",
     "formats": "formats",
     "compare": "compare",
+    "import": "import_",
 }
 
 

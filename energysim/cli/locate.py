@@ -31,6 +31,8 @@ def kind_of(path: Path) -> str:
     InputError
         If that can't be told, or the file can't be read.
     """
+    if catalog.is_model(path):
+        return "nets"
     text = read_text(path)
     for kind, mark in _MARKS.items():
         if mark.search(text):
@@ -87,5 +89,5 @@ def named(name: str, kind: Kind | None) -> tuple[Kind, Found]:
     raise InputError(
         f"no network or hardware named '{name}'.{hint}\n"
         f"  networks: {', '.join(known['nets'])}\n"
-        f"  hardware: {', '.join(known['hw'])}   - or give a path to a .yaml file"
+        f"  hardware: {', '.join(known['hw'])}   - or give a path to a .yaml or .onnx file"
     )

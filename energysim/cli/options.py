@@ -73,7 +73,7 @@ network = click.option(
     required=True,
     metavar="NAME",
     shell_complete=complete_names("nets"),
-    help="Network: a name ('energysim list nets') or a .yaml file.",
+    help="Network: a name ('energysim list nets') or a .yaml or .onnx file.",
 )
 hardware = click.option(
     "--hw",
@@ -222,6 +222,63 @@ output = click.option(
 )
 quiet = click.option("-q", "--quiet", is_flag=True, help="No notes and no progress bar.")
 verbose = click.option("-v", "--verbose", is_flag=True, help="Say which file each name stands for.")
+
+
+network_file = click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    callback=lambda _ctx, _param, path: network_path(path),
+    metavar="FILE.yaml",
+    help="Write the network to a file; masks go beside it, as FILE.npz.  [default: print it]",
+)
+open_batch = click.option(
+    "--batch",
+    type=click.IntRange(1, MOST_IMAGES),
+    help="Images where the model leaves its batch open.  [default: 1]",
+)
+input_shapes = click.option(
+    "--input-shape",
+    "sizes",
+    multiple=True,
+    callback=lambda _ctx, _param, texts: dict(map(input_shape, texts)),
+    metavar="NAME=1x3x224x224",
+    help="Shape of an input of which the model leaves dimensions open.",
+)
+weights_sparsity = click.option(
+    "--weights-sparsity", is_flag=True, help="Take the zeros of the weights as masks."
+)
+strict = click.option(
+    "--strict", is_flag=True, help="Refuse a model of which anything that costs has no layer."
+)
+
+
+def network_path(path: Path | None) -> Path | None:
+    """Take a path that a network file can have.
+
+    Raises
+    ------
+    BadParameter
+        If its suffix is another.
+    """
+    if path is not None and path.suffix not in (".yaml", ".yml"):
+        raise click.BadParameter(f"'{path}' is no .yaml file, as those of networks are")
+    return path
+
+
+def input_shape(text: str) -> tuple[str, tuple[int, ...]]:
+    """Read the shape of an input, such as ``image=1x3x224x224``.
+
+    Raises
+    ------
+    BadParameter
+        If it is none.
+    """
+    name, _, sizes = text.rpartition("=")
+    numbers = sizes.split("x")
+    if not name or not all(each.isascii() and each.isdigit() and int(each) for each in numbers):
+        raise click.BadParameter(f"'{text}' is no shape. Allowed: image=1x3x224x224")
+    return name, tuple(map(int, numbers))
 
 
 def objectives_named(text: str) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ fits no layer is refused before any memory is taken for it.
 
 from __future__ import annotations
 
+import io
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -110,6 +111,34 @@ class MaskFile:
         except (*_DAMAGE, *_UNREADABLE) as error:
             raise InputError(f"the array of its mask is damaged ({_brief(error)})") from None
         return array
+
+
+def mask_file(masks: Mapping[str, npt.NDArray[np.bool_]]) -> bytes:
+    """Write masks as :meth:`MaskFile.open` reads them; equal masks give equal bytes.
+
+    Parameters
+    ----------
+    masks : mapping of str to array of bool
+        Layer name -> mask.
+
+    Returns
+    -------
+    bytes
+        Of an ``.npz``.
+    """
+    import numpy as np
+
+    packed = io.BytesIO()
+    # Not numpy.savez: it takes names as keywords, of which it has some of its own.
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, mask in masks.items():
+            array = io.BytesIO()
+            np.lib.format.write_array(array, mask, allow_pickle=False)
+            # The default time of an entry is a fixed one.
+            entry = zipfile.ZipInfo(f"{name}{_SUFFIX}")
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(entry, array.getvalue())
+    return packed.getvalue()
 
 
 def _head(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Head:
