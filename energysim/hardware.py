@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import pairwise
-from math import prod
-from typing import Annotated, Literal, Self
+from math import isnan, nan, prod
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    SerializerFunctionWrapHandler,
+    Tag,
+    model_serializer,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from energysim.axes import Dim, Tensor
 from energysim.errors import InputError, did_you_mean
 from energysim.sparsity import RUN_BITS
 from energysim.units import BITS_PER_BYTE, BITS_PER_KIB
+
+if TYPE_CHECKING:
+    from energysim.technology import Constant
 
 Problem = tuple[tuple[str | int, ...], str]
 """Where in a block (field names and list indices), and what is wrong there."""
@@ -22,6 +35,26 @@ TensorWord = Literal["weight", "input", "output"]
 DimWord = Literal["N", "G", "K", "C", "P", "Q", "R", "S"]
 FormatWord = Literal["dense", "csr", "periodic", "bitmap", "rle", "cp", "nm"]
 OrderWord = Literal["natural", "by_slot", "auto"]
+KindWord = Literal[
+    "dram",
+    "lpddr2",
+    "lpddr3",
+    "lpddr4",
+    "lpddr4x",
+    "lpddr5",
+    "ddr3",
+    "ddr4",
+    "gddr5",
+    "gddr6",
+    "hbm2",
+    "hbm2e",
+    "hmc",
+    "sram",
+    "regfile",
+]
+"""``dram`` is any DRAM, of which no energy is known; those of the kinds after it are in the tables.
+"""
+SourceWord = Literal["horowitz_jouppi", "cacti", "interstellar", "aladdin", "eyeriss_fit"]
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
 AxisName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
@@ -37,6 +70,18 @@ Bytes = Annotated[int, Field(ge=1, le=2**50)]
 RESERVED_LEVELS = ("MAC", "vector", "NoC", "static")
 """Words that stand in the ``level`` column for parts that are no memory."""
 
+ACCESS_BITS = 64
+"""Width of one access to an SRAM unless a file says otherwise [bit]."""
+
+
+def _left_out() -> float:
+    """Stand for an energy that is not given, until the tables tell it."""
+    return nan
+
+
+DRAM_WORDS: tuple[str, ...] = get_args(KindWord)[:-2]
+"""Kinds of DRAM."""
+
 
 def _one_or_each(value: object) -> str:
     return "per_tensor" if isinstance(value, dict) else "number"
@@ -46,6 +91,20 @@ class _Block(BaseModel):
     """A part of the description; what fields say together is checked after each of them."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+
+    _only_if_given: ClassVar[frozenset[str]] = frozenset()
+    """fields that are written only where they say something"""
+
+    @model_serializer(mode="wrap")
+    def _without_unused(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what says nothing, so that files without it keep their hash."""
+        plain: dict[str, Any] = write(self)
+        last = {name: plain.pop(name) for name in _WRITTEN_LAST if name in plain}
+        return {
+            name: value
+            for name, value in (plain | last).items()
+            if value or name not in self._only_if_given
+        }
 
     @model_validator(mode="after")
     def _refuse_problems(self) -> Self:
@@ -63,7 +122,48 @@ class _Block(BaseModel):
                 yield ("assumed", i), f"no field named '{word}' here.{hint}"
 
 
-_NOT_VALUES = frozenset({"name", "source", "note", "assumed"})
+_WRITTEN_LAST = ("ranges", "from_tables")
+"""Fields of a part that stand behind its own."""
+
+
+class _Priced(_Block):
+    """A part whose energies may have a range, and may come from the tables of technologies."""
+
+    _only_if_given = frozenset({"ranges", "from_tables"})
+    _constants: ClassVar[tuple[str, ...]]
+    """fields that are energies or powers"""
+
+    ranges: dict[str, tuple[Energy, Energy]] = Field(default_factory=dict)
+    """least and most that an energy may be, for the interval of the total; one that is left out is
+    taken as exact (``run --uncertainty``)"""
+    from_tables: dict[str, str] = Field(default_factory=dict)
+    """where energies come from that were left out and looked up; filled in, not to be written"""
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Energies that are not given."""
+        return tuple(name for name in self._constants if isnan(getattr(self, name)))
+
+    def _problems(self) -> Iterator[Problem]:
+        yield from super()._problems()
+        for name, (low, high) in self.ranges.items():
+            value = getattr(self, name, nan) if name in self._constants else nan
+            if name not in self._constants:
+                hint = did_you_mean(name, self._constants)
+                hint = hint or f" Allowed: {', '.join(self._constants)}"
+                yield ("ranges", name), f"no energy named '{name}' here.{hint}"
+            elif low > high:
+                yield ("ranges", name), f"the low end {low:g} is above the high end {high:g}"
+            elif value < low or value > high:
+                yield ("ranges", name), f"{name} is {value:g}, outside {low:g} to {high:g}"
+        for name in self.from_tables:
+            if name not in self._constants or name in self.left_out:
+                yield ("from_tables", name), "is no energy given here: leave this line out"
+
+
+_PricedBlock = TypeVar("_PricedBlock", bound=_Priced)
+
+_NOT_VALUES = frozenset({"name", "source", "note", "assumed", "ranges", "from_tables"})
 
 
 def _repeated(field: str, words: Iterable[str]) -> Iterator[Problem]:
@@ -91,11 +191,13 @@ class Bits(_Block):
         return (self.weight, self.input, self.output)[tensor]
 
 
-class Mac(_Block):
+class Mac(_Priced):
     """One multiply-accumulate unit; the array has one at every position."""
 
-    energy_pj: Energy
-    """of one multiply-accumulate [pJ]"""
+    _constants = ("energy_pj",)
+
+    energy_pj: Energy = Field(default_factory=_left_out)
+    """of one multiply-accumulate [pJ]; left out, ``technology`` tells it"""
     latch: tuple[TensorWord, ...] = ()
     """operands that the unit keeps while they stay the same, instead of reading them every cycle"""
     source: Text
@@ -109,21 +211,25 @@ class Mac(_Block):
         return frozenset(Tensor[word.upper()] for word in self.latch)
 
 
-class Vector(_Block):
+class Vector(_Priced):
     """The unit that does pooling and additions."""
+
+    _constants = ("energy_pj",)
 
     lanes: Annotated[int, Field(ge=1, le=2**20)]
     """operations per cycle"""
-    energy_pj: Energy
-    """of one operation [pJ]"""
+    energy_pj: Energy = Field(default_factory=_left_out)
+    """of one operation [pJ]; left out, it is an addition as ``technology`` tells it"""
     source: Text
     """where the values come from"""
     assumed: tuple[str, ...] = ()
     """fields above whose values are not published"""
 
 
-class Array(_Block):
+class Array(_Priced):
     """The array of processing elements and the network that feeds it."""
+
+    _constants = ("hop_pj_per_bit",)
 
     axes: Annotated[dict[AxisName, AxisSize], Field(min_length=1, max_length=4)]
     """name and length of each axis, 1 to 4 of them"""
@@ -190,13 +296,35 @@ class Sparsity(_Block):
         yield from _repeated("formats", self.formats)
 
 
-class Level(_Block):
+class Technology(_Block):
+    """What energies that the file leaves out are looked up for."""
+
+    _only_if_given = frozenset({"mac", "sram", "regfile", "source", "assumed"})
+
+    node_nm: Positive
+    """technology node [nm]"""
+    mac: SourceWord | None = None
+    """source of the energies of ``mac`` and ``vector``; null = the first that knows"""
+    sram: SourceWord | None = None
+    """source of the energies of SRAM"""
+    regfile: SourceWord | None = None
+    """source of the energies of register files"""
+    source: str = ""
+    """where the node is published"""
+    assumed: tuple[str, ...] = ()
+    """fields above whose values are not published"""
+
+
+class Level(_Priced):
     """One level of the memory hierarchy; energies and bandwidth are those of one instance."""
+
+    _constants = ("read_pj_per_bit", "write_pj_per_bit")
+    _only_if_given = frozenset({"ranges", "from_tables", "bank_kib", "access_bits"})
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
     """unique; the word in the ``level`` column"""
-    kind: Literal["dram", "sram", "regfile"]
-    """what it is made of; the first level and only that one is ``dram``"""
+    kind: KindWord
+    """what it is made of; the first level and only that one is ``dram``, or one of its kinds"""
     per: tuple[str, ...] = ()
     """array axes along which the level has instances of its own; none = one instance"""
     holds: Annotated[tuple[TensorWord, ...], Field(min_length=1)] = ("weight", "input", "output")
@@ -219,22 +347,33 @@ class Level(_Block):
         | None
     ) = None
     """the same in bytes; give one of the two [byte]"""
-    read_pj_per_bit: Energy
-    """of reading one bit [pJ/bit]"""
-    write_pj_per_bit: Energy
-    """of writing one bit [pJ/bit]"""
+    bank_kib: Kib | None = None
+    """of the bank that one access goes to, where the level has several; only for looking up
+    energies that are left out [KiB]"""
+    access_bits: Annotated[int, Field(ge=1, le=2**16)] | None = None
+    """read or written at once, 64 unless given; only for looking up energies of SRAM that are left
+    out [bit]"""
+    read_pj_per_bit: Energy = Field(default_factory=_left_out)
+    """of reading one bit [pJ/bit]; left out, the kind of DRAM or ``technology`` tells it"""
+    write_pj_per_bit: Energy = Field(default_factory=_left_out)
+    """of writing one bit [pJ/bit]; left out, the kind of DRAM or ``technology`` tells it"""
     bandwidth_bits_per_cycle: Positive | None = None
     """of one instance, reads and writes together; null = never the limit [bit/cycle]"""
     double_buffered: bool = False
     """the next tile is loaded while the present one is used; both must fit"""
     halo: Literal["keep", "refetch"] = "keep"
     """input tiles that overlap: ``keep`` loads what is new, ``refetch`` the whole tile again"""
-    compressed: bool = Field(default_factory=lambda fields: fields.get("kind") == "dram")
+    compressed: bool = Field(default_factory=lambda fields: fields.get("kind") in DRAM_WORDS)
     """weights stay in their storage format here; true for DRAM and false elsewhere if left out"""
     source: Text
     """where the values come from"""
     assumed: tuple[str, ...] = ()
     """fields above whose values are not published"""
+
+    @property
+    def is_dram(self) -> bool:
+        """Whether it is DRAM, of whatever kind."""
+        return self.kind in DRAM_WORDS
 
     @property
     def tensors(self) -> frozenset[Tensor]:
@@ -258,8 +397,32 @@ class Level(_Block):
             return {Tensor[word.upper()]: int(each * unit) for word, each in size.items()}
         return int(size * unit)
 
+    def bank_bytes(self) -> float:
+        """Size of the part that one access goes to, for looking up its energy [byte].
+
+        Raises
+        ------
+        InputError
+            The file does not tell.
+        """
+        if self.bank_kib is not None:
+            return self.bank_kib * BITS_PER_KIB / BITS_PER_BYTE
+        bits = self.capacity_bits()
+        if isinstance(bits, int):
+            return bits / BITS_PER_BYTE
+        raise InputError(
+            "give it, or bank_kib, the size it is to be looked up for: the level has "
+            + ("a capacity for each tensor" if bits else "no capacity")
+        )
+
     def _problems(self) -> Iterator[Problem]:
         yield from super()._problems()
+        bits = self.capacity_bits()
+        whole = sum(bits.values()) if isinstance(bits, dict) else bits
+        if self.bank_kib is not None and whole and self.bank_kib * BITS_PER_KIB > whole:
+            yield ("bank_kib",), f"is larger than the level, {whole / BITS_PER_KIB:g} KiB"
+        if self.access_bits is not None and self.kind != "sram":
+            yield ("access_bits",), f"is for sram only: nothing is looked up by it for {self.kind}"
         yield from _repeated("per", self.per)
         yield from _repeated("holds", self.holds)
         yield from _repeated("bypass", self.bypass)
@@ -285,8 +448,11 @@ class Level(_Block):
             yield ("compressed",), f"'{self.name}' holds no weights"
 
 
-class Hardware(_Block):
+class Hardware(_Priced):
     """An accelerator: everything the cost of a network depends on but the network."""
+
+    _constants = ("static_mw",)
+    _only_if_given = frozenset({"ranges", "from_tables", "technology"})
 
     name: Name
     """the word in the ``hardware`` column"""
@@ -296,6 +462,8 @@ class Hardware(_Block):
     """what a reader of the results should know"""
     clock_mhz: Positive
     """frequency of the array; every per-cycle number refers to it [MHz]"""
+    technology: Technology | None = None
+    """for energies that the file leaves out; those it gives always win"""
     bits: Bits
     """widths of the numbers"""
     mac: Mac
@@ -375,6 +543,7 @@ class Hardware(_Block):
 
     def _problems(self) -> Iterator[Problem]:
         yield from super()._problems()
+        yield from self._look_up()
         yield from self._outermost_problems()
         yield from _repeated("order", self.order)
         if not isinstance(self.sparsity.order, str):
@@ -394,9 +563,28 @@ class Hardware(_Block):
                     yield ("levels", i, "per", j), _unknown_axis(axis, self.array.axes)
         yield from self._chain_problems()
 
+    def _look_up(self) -> Iterator[Problem]:
+        """Fill in the energies that the file leaves out, and tell which can't be."""
+        found: dict[str, Any] = {}
+        problems: list[Problem] = []
+        for word, energy in (("mac", _mac_energy), ("vector", _vector_energy)):
+            block = getattr(self, word)
+            if block is not None:
+                found[word], own = _with_energies(block, partial(energy, self))
+                problems += [((word, *loc), message) for loc, message in own]
+        levels = []
+        for i, level in enumerate(self.levels):
+            priced, own = _with_energies(level, partial(_level_energy, self, level))
+            levels.append(priced)
+            problems += [(("levels", i, *loc), message) for loc, message in own]
+        for word, block in (found | {"levels": tuple(levels)}).items():
+            # frozen for everyone else: this is still part of its making
+            object.__setattr__(self, word, block)
+        yield from problems
+
     def _outermost_problems(self) -> Iterator[Problem]:
         first, *inner = self.levels
-        if first.kind != "dram":
+        if not first.is_dram:
             yield ("levels", 0, "kind"), f"the first level must be dram, got {first.kind}"
         if len(first.tensors) < len(Tensor):
             yield ("levels", 0, "holds"), "the first level must hold weight, input and output"
@@ -408,7 +596,7 @@ class Hardware(_Block):
             if getattr(first, field) is not None:
                 yield ("levels", 0, field), f"the first level has no limit: leave '{field}' out"
         for i, level in enumerate(inner, start=1):
-            if level.kind == "dram":
+            if level.is_dram:
                 yield ("levels", i, "kind"), "only the first level can be dram"
             if level.capacity_bits() is None:
                 yield ("levels", i), f"'{level.name}' needs capacity_kib or capacity_bytes"
@@ -435,6 +623,95 @@ class Hardware(_Block):
                         ("levels", inner, "compressed"),
                         f"must be false: '{above.name}' outside it holds weights uncompressed",
                     )
+
+
+_NO_NODE = "or have it looked up, by a line such as 'technology: {node_nm: 28}'"
+
+
+def _with_energies(
+    block: _PricedBlock, energy: Callable[[str], Constant]
+) -> tuple[_PricedBlock, list[Problem]]:
+    """A part with energies that it leaves out looked up, and what can't be, or goes against it.
+
+    Ranges that sources give come along, unless the file has its own.
+    """
+    found: dict[str, Constant] = {}
+    problems: list[Problem] = []
+    for name in block.left_out:
+        try:
+            found[name] = energy(name)
+        except InputError as error:
+            problems.append(((), f"missing field '{name}': {error}"))
+    if not found:
+        return block, problems
+    ranges = {name: (each.low, each.high) for name, each in found.items() if each.is_disputed}
+    for name, (low, high) in block.ranges.items():
+        value = found[name].value if name in found else low
+        if not low <= value <= high:
+            message = f"{name} is {value:g} as looked up, outside {low:g} to {high:g}"
+            problems.append((("ranges", name), message))
+    update = {name: each.value for name, each in found.items()} | {
+        "ranges": ranges | block.ranges,
+        "from_tables": {name: each.origin for name, each in found.items()},
+    }
+    return block.model_copy(update=update), problems
+
+
+def _node_of(hardware: Hardware) -> Technology:
+    if hardware.technology is None:
+        raise InputError(f"give it, {_NO_NODE}")
+    return hardware.technology
+
+
+def _mac_energy(hardware: Hardware, name: str) -> Constant:  # noqa: ARG001 - there is but one
+    from energysim import technology
+
+    asked, bits = _node_of(hardware), hardware.bits
+    operand = max(bits.weight, bits.input)
+    return _or_by_hand(lambda: technology.mac(operand, bits.psum, asked.node_nm, source=asked.mac))
+
+
+def _vector_energy(hardware: Hardware, name: str) -> Constant:  # noqa: ARG001 - there is but one
+    from energysim import technology
+
+    asked, bits = _node_of(hardware), hardware.bits
+    width = max(bits.input, bits.output)
+    return _or_by_hand(lambda: technology.add(width, asked.node_nm, source=asked.mac))
+
+
+def _level_energy(hardware: Hardware, level: Level, name: str) -> Constant:
+    from energysim import technology
+
+    if level.kind == "dram":
+        kinds = ", ".join(technology.DRAM_KINDS)
+        raise InputError(f"give it, or in place of 'dram' the kind of DRAM, one of {kinds}")
+    if level.is_dram:
+        return technology.dram(level.kind).pj_per_bit
+    asked = _node_of(hardware)
+    size = level.bank_bytes()
+    use: technology.Use = "read" if name == "read_pj_per_bit" else "write"
+    if level.kind == "regfile":
+        return _or_by_hand(
+            lambda: technology.regfile(size, asked.node_nm, use, source=asked.regfile)
+        )
+    width = level.access_bits or ACCESS_BITS
+    return _or_by_hand(
+        lambda: technology.sram(
+            size * BITS_PER_BYTE / BITS_PER_KIB,
+            asked.node_nm,
+            use,
+            access_bits=width,
+            source=asked.sram,
+        ),
+        advice="Give it, or bank_kib, the size of the part that one access goes to",
+    )
+
+
+def _or_by_hand(look_up: Callable[[], Constant], advice: str = "Give it") -> Constant:
+    try:
+        return look_up()
+    except InputError as error:
+        raise InputError(f"{error}. {advice}") from None
 
 
 def _unknown_axis(name: str, axes: Iterable[str]) -> str:

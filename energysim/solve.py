@@ -24,8 +24,21 @@ from energysim.model.capacity import occupancy
 from energysim.model.counts import Counts, count
 from energysim.result import VERSION, RunnerUp
 
-_NOT_COUNTED = {"source", "note", "assumed", "clock_mhz", "static_mw"}
-"""Fields of a hardware file that no count depends on (static energy per cycle is given apart)."""
+_NOT_COUNTED = {
+    "source",
+    "note",
+    "assumed",
+    "clock_mhz",
+    "static_mw",
+    "technology",
+    "kind",
+    "bank_kib",
+    "access_bits",
+    "ranges",
+    "from_tables",
+}
+"""Fields of a hardware file that no count depends on (static energy per cycle is given apart, and
+energies that were looked up are there as numbers)."""
 
 _NOT_ASKED = {"budget_s"}
 """Options of the search that a proven answer does not depend on."""
