@@ -172,6 +172,18 @@ def test_both_operands_stay_on_chip_and_only_weights_are_cached() -> None:
         assert ("DRAM", "read") not in rows_of(result, name, "weight")
 
 
+def test_an_image_as_second_operand_is_not_among_the_cached_weights() -> None:
+    net = network(
+        conv("a", 4, kernel=1),
+        layer("matmul", "x", input=["a", "input"], over="channels"),
+        size=(4, 3, 2),
+    )
+    result = simulate(net, chip(), residency=True)
+    stays = {row.layer: set(row.resident.split()) for row in result.layer_rows}
+    assert stays == {"a": {"weight", "output"}, "x": {"input"}}
+    assert rows_of(result, "x", "weight")["DRAM", "read"] == 4 * 6 * 8
+
+
 def test_an_operand_whose_memory_is_apart_comes_from_dram() -> None:
     """The buffer that keeps outputs holds no weights, so what is read in their place can't stay."""
     hardware = machine(
