@@ -15,7 +15,7 @@ from energysim.cli import main, options
 from energysim.hardware import FormatWord
 from energysim.mapper.goal import Objective
 
-COMMANDS = ["run", "list", "show", "check", "cache", "formats", "compare"]
+COMMANDS = ["run", "list", "show", "check", "cache", "formats", "compare", "import"]
 HEAVY = ("numpy", "pandas", "matplotlib", "rich")
 
 
@@ -66,6 +66,15 @@ def test_every_option_has_help(name: str) -> None:
 def test_examples_run(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "densities.csv").write_text("layer,input_density\nconv2,0.6\n")
+    if line.startswith("energysim import"):
+        pytest.importorskip("onnx")
+        from onnx_models import model, node, ones, save
+
+        weights = ones("w", 8, 3, 3, 3)
+        weights.raw_data = weights.raw_data[:-4] + bytes(4)
+        made = model([node("Conv", "image w", "y")], [weights], image=(1, 3, 224, 224))
+        made.graph.input[0].name = "image"
+        save(made, tmp_path)
     done = call(*shlex.split(line)[1:])
     assert done.status == 0, done.err
     assert done.out or len(list(tmp_path.iterdir())) > 1

@@ -246,6 +246,55 @@ def test_transposed_convolution(tmp_path: Path) -> None:
     assert layer.parameters == 3 * 6 * 6 + 6 + 12
 
 
+@pytest.mark.parametrize("groups", [1, 3])
+@pytest.mark.parametrize("how", ["NOTSET", "SAME_UPPER"])
+def test_transposed_convolution_of_stride_1(groups: int, how: str, tmp_path: Path) -> None:
+    kernel = np.zeros((3, 4, 3, 5), dtype=np.float32)
+    kernel[2, 1] = 1
+    pads = {"pads": [0, 3, 2, 1]} if how == "NOTSET" else {}
+    made = model(
+        [node("ConvTranspose", "x w", "y", group=groups, auto_pad=how, dilations=[2, 1], **pads)],
+        [tensor("w", kernel)],
+    )
+    found = read(made, tmp_path, weights_sparsity=True)
+    layer = only(found)
+    filters = 4 * groups
+    assert layer.output == shapes_of(made)["y"][1:]
+    assert layer.shape[Dim.G] == groups
+    assert layer.macs == filters * prod(layer.output[1:]) * 3 // groups * 15
+    assert found.masks["convtranspose_y"].shape == (filters, 3 // groups, 3, 5)
+    where = (9, 0) if groups == 3 else (1, 2)
+    assert found.masks["convtranspose_y"][where].all()
+    assert found.masks["convtranspose_y"].sum() == 15
+    if how == "NOTSET":
+        assert layer.shape.pad == (4, 1)
+
+
+def test_a_dynamically_quantised_product(tmp_path: Path) -> None:
+    made = model(
+        [
+            node("DynamicQuantizeLinear", "x", "q s z"),
+            node("ConvInteger", "q w z", "a"),
+            node("Cast", "a", "b", to=TensorProto.FLOAT),
+            node("Mul", "b s", "y"),
+        ],
+        [tensor("w", np.ones((4, 3, 3, 3), np.uint8))],
+    )
+    found = read(made, tmp_path, strict=True)
+    assert kinds(found) == ["conv"]
+    assert found.network.macs == counted_macs(made)
+
+
+def test_images_that_became_channels_are_no_channels(tmp_path: Path) -> None:
+    made = model(
+        [node("Reshape", "x one", "f"), node("Gemm", "f w", "y")],
+        [tensor("one", np.array([1, -1])), ones("w", 2 * 3 * 4 * 5, 6)],
+        image=(2, 3, 4, 5),
+    )
+    with pytest.raises(InputError, match="another layout"):
+        read(made, tmp_path)
+
+
 def test_overlapping_patches_are_told_with_their_macs(tmp_path: Path) -> None:
     made = model(
         [

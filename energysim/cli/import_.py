@@ -25,12 +25,12 @@ def command(
     quiet: bool,
     **asked: bool,
 ) -> None:
-    """A network file from an ONNX model (pip install 'energysim[onnx]').
+    """A network file from an ONNX model.
 
-    Activation functions are part of the layer before them and batch norms are folded into it;
-    reshapes, transposes and quantisation only relabel. What costs something and has no layer is
-    told with its share of the data, here and in the file. 'run --net MODEL.onnx' takes a model as
-    it is.
+    Needs pip install 'energysim[onnx]'. Activation functions are part of the layer before them,
+    batch norms are folded into it; reshapes, transposes and quantisation only relabel. What costs
+    something and has no layer is told with its share of the data, here and in the file.
+    'run --net MODEL.onnx' takes a model as it is.
 
     \b
     Example:

@@ -557,6 +557,8 @@ def _constants(graph: GraphProto) -> frozenset[str]:
         settled = proto.op_type in ("Shape", "Size") or known.issuperset(filter(None, proto.input))
         if settled and not _RANDOM.search(proto.op_type):
             known |= set(filter(None, proto.output))
+        if proto.op_type == "DynamicQuantizeLinear":  # scale and zero point: one number a tensor
+            known |= set(filter(None, proto.output[1:]))
     return frozenset(known)
 
 

@@ -252,6 +252,7 @@ def _mask(graph: Graph, weights: Weights) -> npt.NDArray[np.bool_]:
             at = weights.axes[0]
             zero = zero.reshape([-1 if each == at else 1 for each in range(values.ndim)])
     live: npt.NDArray[np.bool_] = np.asarray(values != zero, dtype=np.bool_)
+    live = live.reshape(weights.held or live.shape)
     return np.ascontiguousarray(live.transpose(weights.axes).reshape(weights.shape))
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from energysim.errors import InputError
 from energysim.importers.graph import Node
 from energysim.importers.views import (
+    NO_MARGINS,
     Axis,
     Dim,
     Margins,
@@ -21,6 +22,7 @@ from energysim.importers.views import (
     Volume,
     axes_of,
     dim,
+    has_batch,
     image_of,
     is_flat,
     is_pixelwise,
@@ -89,9 +91,10 @@ def _conv(walk: Walk, node: Node) -> View:
     filters, channels, *taps = shape
     groups = int(node.attributes.get("group", 1))
     _check_kernel(node, taps)
-    bias = bool(node.input({"Conv": 2, "QLinearConv": 8}.get(node.op, len(node.inputs))))
+    bias = _has_bias(walk, node, {"Conv": 2, "QLinearConv": 8}.get(node.op, len(node.inputs)))
     volume = image_of(view)
-    if volume is None and prod(taps) == groups == 1 and is_flat(view, 1):
+    pixel = prod(taps) == groups == prod(walk.out_shape(node)[2:]) == 1
+    if volume is None and pixel and is_flat(view, 1) and view.margins == NO_MARGINS:
         return _fully_connected(
             walk, node, view, _weights(walk, node, at, (0, 1), (filters, channels)), bias=bias
         )
@@ -113,6 +116,12 @@ def _conv(walk: Walk, node: Node) -> View:
         walk, node, at, tuple(range(len(shape))), (filters, channels, *kernel)
     )
     return _bare(walk, node, out)
+
+
+def _has_bias(walk: Walk, node: Node, at: int) -> bool:
+    if node.input(at) and not walk.is_constant(node, at):
+        raise InexpressibleError("its bias is computed from the image")
+    return bool(node.input(at))
 
 
 def _check_kernel(node: Node, taps: Sequence[int]) -> None:
@@ -232,16 +241,49 @@ def _conv_transpose(walk: Walk, node: Node) -> View:
             f"{node}: its weights need {channels} channels, and its data have {volume[0]}"
         )
     strides, dilations = _listed(node, "strides", taps), _listed(node, "dilations", taps)
+    if strides == [1, 1]:
+        return _turned(walk, node, view, dilations)
     height, width = walk.out_shape(node)[2:]
-    apart = taps == strides and dilations == [1, 1]
+    moved = any(any(node.attributes.get(key, ())) for key in ("pads", "output_padding"))
+    apart = taps == strides and dilations == [1, 1] and not moved
     patches = (height, width) == (volume[1] * strides[0], volume[2] * strides[1])
     if node.attributes.get("group", 1) != 1 or not apart or not patches:
         raise InexpressibleError("a transposed convolution with groups or overlapping patches")
     fields: Record = {"kind": "transposed", **reads(view), "out": out, "kernel": taps}
-    fields |= {"stride": strides, "bias": bool(node.input(2))}
+    fields |= {"stride": strides, "bias": _has_bias(walk, node, 2)}
     found = walk.add(node, fields, (out, height, width))
     shape = (out * prod(taps), channels)
     walk.weights[found.layers[0]] = _weights(walk, node, 1, (1, 2, 3, 0), shape)
+    return _bare(walk, node, found)
+
+
+def _turned(walk: Walk, node: Node, view: View, dilations: list[int]) -> View:
+    """A transposed convolution of stride 1: a convolution with the taps in the other order.
+
+    Where the one cuts off so many rows, the other puts as many less than a kernel's around.
+    """
+    channels, per_group, *taps = walk.shape(node, 1)
+    groups = int(node.attributes.get("group", 1))
+    spans = [(tap - 1) * step for tap, step in zip(taps, dilations, strict=True)]
+    size = walk.out_shape(node)[2:]
+    inside = view.volume[1:]
+    ones = [1] * PLANE
+    cut = _pads(node, size, inside, [each + 1 for each in spans], ones)[0]
+    before = [span - each for span, each in zip(spans, cut, strict=True)]
+    after = [
+        out - extent + span - first
+        for out, extent, span, first in zip(size, inside, spans, before, strict=True)
+    ]
+    if min(*before, *after) < 0:
+        raise InexpressibleError("a transposed convolution that cuts off more than it adds")
+    fields: Record = {"kind": "conv", **reads(view), "out": per_group * groups, "kernel": taps}
+    fields |= {"pad": [before[0], after[0], before[1], after[1]], "groups": groups}
+    fields |= {"dilation": dilations, "bias": _has_bias(walk, node, 2)}
+    found = walk.add(node, fields, (per_group * groups, size[0], size[1]))
+    shape = (per_group * groups, channels // groups, *taps)
+    held = (groups, channels // groups, per_group, *taps)
+    weights = _weights(walk, node, 1, (0, 2, 1, 3, 4), shape)
+    walk.weights[found.layers[0]] = replace(weights, held=held)
     return _bare(walk, node, found)
 
 
@@ -318,7 +360,7 @@ def _gemm(walk: Walk, node: Node) -> View:
     axes = (0, 1) if node.attributes.get("transB") else (1, 0)
     shape = walk.shape(node, 1)
     return _product(walk, node, view, -1, _weights(walk, node, 1, axes, _picked(shape, axes)),
-                    bias=bool(node.input(2)))  # fmt: skip
+                    bias=_has_bias(walk, node, 2))  # fmt: skip
 
 
 def _picked(shape: Sequence[int], axes: tuple[int, ...]) -> tuple[int, ...]:
@@ -381,6 +423,8 @@ def _attention(walk: Walk, node: Node, first: View, second: View) -> View:
         raise InexpressibleError("a product of activations of different rank, or joined ones")
     *heads, rows, inner = first.dims
     *others, across, columns = second.dims
+    if any(map(has_batch, (rows, inner, across, columns))):
+        raise InexpressibleError(_LAYOUT)
     sizes = [size_of(each) for each in heads]
     if sizes != [size_of(each) for each in others] or any(
         not axes_of(each) <= {Axis.CHANNEL} for each in (*heads, *others)

@@ -68,6 +68,11 @@ def axes_of(pieces: Dim) -> frozenset[Axis]:
     return frozenset(piece.axis for piece in pieces) - {Axis.BATCH}
 
 
+def has_batch(pieces: Dim) -> bool:
+    """Whether a dim runs over images."""
+    return any(piece.axis is Axis.BATCH for piece in pieces)
+
+
 @dataclass(frozen=True, slots=True)
 class View:
     """A tensor as an arrangement of what one or several layers have produced."""
@@ -121,7 +126,7 @@ class View:
 
         Which ones makes no difference.
         """
-        if axes_of(self.dims[at]) != {Axis.CHANNEL}:
+        if axes_of(self.dims[at]) != {Axis.CHANNEL} or has_batch(self.dims[at]):
             return None
         channels = self.volume[0] * size // size_of(self.dims[at])
         dims = (*self.dims[:at], dim(Axis.CHANNEL, size), *self.dims[at + 1 :])
@@ -199,6 +204,8 @@ def image_of(view: View) -> Volume | None:
     """
     if len(view.dims) < 2 or axes_of(view.dims[0]):  # noqa: PLR2004 - batch and channels
         return None
+    if any(map(has_batch, view.dims[1:])):
+        return None
     seen = [axes_of(each) for each in view.dims[1:]]
     wanted: list[set[Axis]] = [{Axis.CHANNEL}, {Axis.HEIGHT}, {Axis.WIDTH}]
     if len(seen) == len(wanted) - 1:
@@ -213,16 +220,12 @@ def image_of(view: View) -> Volume | None:
 def is_flat(view: View, at: int) -> bool:
     """Whether one dim holds all elements of an image."""
     others = [each for index, each in enumerate(view.dims) if index != at % len(view.dims)]
-    return not any(axes_of(each) for each in others)
+    return not any(map(axes_of, others)) and not has_batch(view.dims[at])
 
 
 def is_pixelwise(view: View, at: int) -> bool:
     """Whether one dim holds the channels, all of them and nothing else."""
     others = [each for index, each in enumerate(view.dims) if index != at % len(view.dims)]
     elsewhere = frozenset().union(*map(axes_of, others))
-    return axes_of(view.dims[at]) <= {Axis.CHANNEL} and elsewhere <= {Axis.HEIGHT, Axis.WIDTH}
-
-
-def elements(view: View) -> int:
-    """Elements for one image, zeros around it left out."""
-    return prod(view.volume)
+    alone = axes_of(view.dims[at]) <= {Axis.CHANNEL} and not has_batch(view.dims[at])
+    return alone and elsewhere <= {Axis.HEIGHT, Axis.WIDTH}

@@ -37,6 +37,8 @@ class Weights:
     """order in which its dims are filters, channels and taps"""
     shape: tuple[int, ...]
     """of its mask, after that"""
+    held: tuple[int, ...] = ()
+    """its dims before that, where they are cut in groups"""
 
 
 @dataclass(frozen=True, slots=True)
