@@ -17,6 +17,7 @@ from energysim.catalog import load_hardware, load_network
 from energysim.compare import compare
 from energysim.result import VERSION, Result
 from energysim.simulate import simulate
+from energysim.uncertainty import uncertainty
 
 if TYPE_CHECKING:
     from energysim.tradeoff import trade
@@ -34,6 +35,7 @@ __all__ = [
     "load_network",
     "simulate",
     "trade",
+    "uncertainty",
 ]
 
 

@@ -160,6 +160,12 @@ explain = click.option(
     metavar="LAYER",
     help="Show the loop nest of one layer, what limits it, and the next best mappings.",
 )
+uncertainty = click.option(
+    "--uncertainty",
+    is_flag=True,
+    help="Show the energy as an interval, from the ranges of the hardware's constants, and what "
+    "each constant does to it; on the mappings found, not searched again.",
+)
 batch = click.option(
     "--batch",
     type=click.IntRange(1, MOST_IMAGES),
@@ -350,6 +356,7 @@ run_options = together(
     budget,
     no_cache,
     explain,
+    uncertainty,
     levels,
     model,
     print_format,

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from energysim.result import Result
 
 TRADE, FLOWS, EXPLAIN = "two objectives", "--dataflow all", "--explain"
+UNCERTAIN = "--uncertainty"
 """Answers other than the cost of a network."""
 
 
@@ -52,6 +53,7 @@ def command(
       energysim run --net vgg16_ps --hw edge_tpu --objective energy,latency
       energysim run --net alexnet --hw eyeriss --activations densities.csv
       energysim run --net vgg16_ps --hw edge_tpu --phase training --batch 8
+      energysim run --net vgg16_ps --hw edge_tpu --uncertainty
       energysim run --net vgg16_ps --model yang2019
       energysim run --net vgg16 --hw edge_tpu --model systolic
     """  # noqa: D301 - click's mark is a backspace
@@ -66,8 +68,8 @@ def command(
     hw = _needed(context, hw)
     quiet, verbose, levels = (settings.pop(word) for word in ("quiet", "verbose", "levels"))
     layer, pair = settings.pop("explain"), settings.pop("objectives")
-    settings["objective"] = pair[0]
-    what = _asked(pair, settings["dataflow"], layer, levels=levels)
+    settings["objective"], uncertain = pair[0], settings.pop("uncertainty")
+    what = _asked(pair, settings["dataflow"], layer, levels=levels, uncertain=uncertain)
     _check_asked(what, target, mapping)
     if verbose:
         render.say_files(nets=net, hw=hw)
@@ -93,13 +95,19 @@ def command(
             return
         result = simulate(network, hardware, **settings)
         dense = None
-        if target.form in ("table", "md") and not levels and layer is None:
+        if target.form in ("table", "md") and not what:
             dense = _dense(network, hardware, settings)
     if layer is not None:
         from energysim.cli.explain import explain
 
         text = explain(result, layer)
         render.print_text(f"```text\n{text}```\n" if target.form == "md" else text, target)
+        return
+    if what == UNCERTAIN:
+        from energysim.cli import uncertain as table
+        from energysim.uncertainty import uncertainty
+
+        table.show(uncertainty(result), target)
         return
     if verbose and not quiet:
         render.say(f"searched for {result.search.seconds:.2f} s")
@@ -158,7 +166,14 @@ def _needed(context: click.Context, hw: str | None) -> str:
     return hw
 
 
-def _asked(pair: tuple[str, ...], dataflow: str | None, layer: str | None, *, levels: bool) -> str:
+def _asked(
+    pair: tuple[str, ...],
+    dataflow: str | None,
+    layer: str | None,
+    *,
+    levels: bool,
+    uncertain: bool,
+) -> str:
     """What kind of answer is asked for.
 
     Raises
@@ -171,6 +186,7 @@ def _asked(pair: tuple[str, ...], dataflow: str | None, layer: str | None, *, le
         FLOWS: dataflow == "all",
         EXPLAIN: layer is not None,
         "--levels": levels,
+        UNCERTAIN: uncertain,
     }
     asked = [kind for kind, wanted in kinds.items() if wanted]
     if len(asked) > 1:
@@ -181,7 +197,7 @@ def _asked(pair: tuple[str, ...], dataflow: str | None, layer: str | None, *, le
 def _check_asked(what: str, target: options.Target, mapping: Path | None) -> None:
     """Refuse what an answer can't be written as, before any work."""
     forms = {TRADE: ("table", "md", "csv", "json"), FLOWS: ("table", "md", "csv", "json"),
-             EXPLAIN: ("table", "md")}  # fmt: skip
+             EXPLAIN: ("table", "md"), UNCERTAIN: ("table", "md", "csv", "json")}  # fmt: skip
     if what in forms and target.form not in forms[what]:
         allowed = ", ".join(forms[what])
         raise click.UsageError(f"{what} gives no {target.form}; choose one of {allowed}")
