@@ -11,7 +11,7 @@ import numpy as np
 
 from energysim.axes import Action, Dim, Shape, Tensor
 from energysim.hardware import Hardware, Level
-from energysim.mapping import Nest, machine_rules
+from energysim.mapping import Nest, machine_rules, nominal_tile
 from energysim.model.bounds import (
     communication_bound,
     compulsory_elements,
@@ -19,7 +19,7 @@ from energysim.model.bounds import (
     window_reuse,
 )
 from energysim.model.capacity import Residency
-from energysim.model.coded import coded_bits
+from energysim.model.coded import coded_bits, live_weights
 from energysim.model.counts import Counts, Key
 from energysim.model.energy import Tariff, compute_pj, done_macs, stored_in_dram, tariff
 from energysim.model.latency import latency
@@ -151,7 +151,26 @@ def known_zeros(
     else:
         axes, order = tuple(hardware.array.axes), dict(skipped.lock.order)
         live = in_nest_order(store.mask, nest, trips, axes=axes, order=order)
-    return with_known_zeros(counts, job.shape, nest, trips, rules, live, skips=word == "skip")
+    skips = word == "skip"
+    known = with_known_zeros(counts, job.shape, nest, trips, rules, live, skips=skips)
+    if not skips:
+        return known
+    compressed = [level.compressed for level in hardware.levels]
+    weights = live_weights(store.mask, compressed, job.shape, nest, trips, rules, counts)
+    return known.changed(weights)
+
+
+def _live_folds(job: Job, nest: Nest, trips: tuple[int, ...], skipped: Skipped | None) -> float:
+    """Share of the tiles of weights on the array that have a live weight.
+
+    A tile of one tap a kernel is put there for a step of the array, and not at all if the step is
+    skipped. A tile of more taps is taken as live.
+    """
+    if skipped is None:
+        return 1.0
+    innermost = nest.holders(Tensor.WEIGHT)[-1]
+    tile = nominal_tile(job.shape, nest, trips, innermost, Tensor.WEIGHT)
+    return skipped.lock.ratio if tile[Dim.R] * tile[Dim.S] == 1 else 1.0
 
 
 def _coded_weights(
@@ -198,15 +217,17 @@ def price_layer(
     nest, trips = mapped
     prices = tariff(hardware, nest, job.store, job.residency.tensors, job.activity)
     prices = prices.with_coded(_coded_weights(job, hardware, nest, trips, counts))
-    counts = known_zeros(job, hardware, nest, trips, counts, skipped)
+    every, counts = counts, known_zeros(job, hardware, nest, trips, counts, skipped)
+    timed = every if skipped is None else counts  # what is gated takes its time
     time = latency(
         hardware,
         nest,
         prices,
         steps=counts.steps if skipped is None else np.array([skipped.steps]),
-        value=counts.values.get,
+        value=timed.values.get,
         used=counts.used,
         vector=not has_weights,
+        skipped=_live_folds(job, nest, trips, skipped),
     )
     cycles = int(time.total[0])
     accesses = _memory_rows(job, hardware, counts, prices)
@@ -221,6 +242,7 @@ def price_layer(
         static = cycles * static_pj_per_cycle(hardware)
         accesses.append(_row(job, hardware, ("static", "", "static"), (0, 0.0, static)))
     macs = job.shape.macs if has_weights else 0
+    busy = macs if skipped is None else job.effective_macs
     stored = job.store if layer.stores_weights else None
     row = LayerRow(
         layer=layer.name,
@@ -229,7 +251,7 @@ def price_layer(
         effective_macs=job.effective_macs if has_weights else 0,
         cycles=cycles,
         time_ms=cycles_to_ms(cycles, hardware.clock_mhz),
-        utilization=macs / (cycles * prod(hardware.axis_sizes)) if cycles else 0.0,
+        utilization=busy / (cycles * prod(hardware.axis_sizes)) if cycles else 0.0,
         dram_bytes=_moved_bytes(accesses, hardware.levels[:1]),
         sram_bytes=_moved_bytes(accesses, hardware.levels[1:2]),
         energy_pj=sum(each.energy_pj for each in accesses),
@@ -286,12 +308,20 @@ def _network_rows(job: Job, hardware: Hardware, counts: Counts, prices: Tariff) 
     for tensor in Tensor:
         own = [(key, each) for key, each in prices.hop_bits.items() if key[1] is tensor]
         moved = (key for key, _ in own if key[2] == "hop")
-        hops = round(sum(int(counts(*key)[0]) * prices.shares.get(key, 1) for key in moved))
+        hops = sum(_handed_over(job, hardware, counts, prices, key) for key in moved)
         bits = sum(prices.moved.get(key, int(counts(*key)[0]) * each) for key, each in own)
         if hops:
             figures = (hops, bits, bits * prices.hop_pj)
             rows.append(_row(job, hardware, ("NoC", tensor.label, "hop"), figures))
     return rows
+
+
+def _handed_over(job: Job, hardware: Hardware, counts: Counts, prices: Tariff, key: Key) -> int:
+    """Elements that cross the network, stored ones where they cross it coded."""
+    elements = int(counts(*key)[0])
+    if key[1] is Tensor.WEIGHT and hardware.levels[key[0]].compressed and job.store is not None:
+        elements = job.store.stored_elements(elements)
+    return round(elements * prices.shares.get(key, 1.0))
 
 
 def compulsory_bits(job: Job, hardware: Hardware) -> dict[Tensor, float]:

@@ -485,6 +485,13 @@ def _store(
         dense = WeightStore.of(layer.mask, width, ("dense",))
         moved = layer.moved_outputs(skips_zeros=hardware.sparsity.weights != "none")
         return replace(dense, outputs=moved)
+    if not hardware.levels[0].compressed:
+        if weight_format not in (None, "auto", "dense"):
+            raise InputError(
+                f"{hardware.levels[0].name} of {hardware.name} holds weights uncompressed "
+                f"('compressed: false'): leave out the weight format '{weight_format}'"
+            )
+        return WeightStore.of(layer.mask, hardware.bits.weight, ("dense",))
     if weight_format is None or weight_format == "auto":
         return WeightStore.of(
             layer.mask,

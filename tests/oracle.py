@@ -174,10 +174,10 @@ class _Walker:
                 fixed = dict(zip((*outside, *instances), (*index, *instance), strict=True))
                 whole[instance] = self.tile(Tensor.INPUT, fixed)
                 new[instance] = self.live_inputs(fixed, live)
-                moved[instance] = new[instance] - old.get(instance, NOTHING)
-                if inner in self.rules.refetch:
-                    same = whole[instance] == old_whole.get(instance, NOTHING)
-                    moved[instance] = NOTHING if same else new[instance]
+                held = old.get(instance, NOTHING)
+                if inner in self.rules.refetch and whole[instance] != old_whole.get(instance):
+                    held = NOTHING
+                moved[instance] = new[instance] - held
             total = sum(len(tile) for tile in moved.values())
             self.add_inner(inner, Tensor.INPUT, "fill", total)
             self.add_hop(outer, inner, Tensor.INPUT, total)

@@ -15,7 +15,7 @@ from test_formats import encode, numbered, setting_of
 
 from energysim.axes import Dim, Shape, Tensor
 from energysim.mapping import Loop, Nest, Rules
-from energysim.model.coded import coded_bits
+from energysim.model.coded import coded_bits, live_weights
 from energysim.model.counts import count
 from energysim.model.sparse import WeightStore
 from energysim.sparsity import Mask, Pattern
@@ -83,6 +83,35 @@ def test_bits_that_move_are_those_of_coded_tiles(seed: int) -> None:
             assert found[inner, Tensor.WEIGHT, "fill"] == total(store, fills)
         moved = int(counts(outer, Tensor.WEIGHT, "read")[0])
         assert sum(len(tile) * times for tile, times in reads.items()) == moved
+
+
+@settings(max_examples=150)
+@given(seed=st.integers(0, 2**32))
+@example(seed=10_000_428)
+def test_live_weights_that_move_uncoded(seed: int) -> None:
+    rng = random.Random(seed)
+    shape, nest, trips, rules = random_case(rng)
+    mask = some_store(rng, shape).mask
+    live = {tuple(index) for index in np.argwhere(mask.array()).tolist()}
+    counts = count(shape, nest, np.array([trips], dtype=np.int64), rules)
+    coded = rng.randint(0, nest.levels)
+    compressed = [level < coded for level in range(nest.levels)]
+    found = live_weights(mask, compressed, shape, nest, trips, rules, counts)
+
+    def alive(tiles: Counter[Tile]) -> int:
+        return sum(times * len(tile & live) for tile, times in tiles.items())
+
+    for (outer, inner), (reads, fills) in walk_weights(shape, nest, trips, rules).items():
+        assert found.get((inner, Tensor.WEIGHT, "fill")) == (
+            None if inner < coded else alive(fills)
+        )
+        if outer >= coded:
+            assert found[outer, Tensor.WEIGHT, "read"] == alive(reads)
+    last = nest.holders(Tensor.WEIGHT)[-1]
+    if last >= coded:
+        dense = int(counts(last, Tensor.WEIGHT, "read")[0])
+        share = dense * mask.nonzeros / mask.total
+        assert abs(found[last, Tensor.WEIGHT, "read"] - share) <= 0.5
 
 
 @settings(max_examples=60)

@@ -6,12 +6,15 @@ import json
 import random
 from itertools import product
 from math import ceil
+from typing import Any
 
+import numpy as np
 import pytest
 from machines import conv, machine, memory, network
 
-from energysim import load_hardware, load_network, simulate
+from energysim import Activations, Density, load_hardware, load_network, simulate
 from energysim.axes import Dim, Shape
+from energysim.errors import InputError
 from energysim.hardware import Hardware
 from energysim.mapping import Loop, Nest
 from energysim.model.lockstep import lock_step_of
@@ -191,3 +194,85 @@ def test_mistakes_in_the_order_are_told() -> None:
         chip(weights="skip", order="slot")
     with pytest.raises(ValueError, match="pe_queue"):
         chip(weights="skip", pe_queue=0)
+
+
+def bare(**fields: Any) -> Hardware:
+    """One weight in each of 4x4 elements; the sums under each column."""
+    return machine(
+        memory("BUF", capacity_kib=64),
+        memory("ACC", per=["cols"], holds=["output"], capacity_kib=8),
+        memory("RF", "regfile", per=["rows", "cols"], holds=["weight"], capacity_bytes=1),
+        array={
+            "axes": {"rows": 4, "cols": 4},
+            "unroll": {"rows": ["C"], "cols": ["K"]},
+            "systolic": True,
+        },
+        dataflow="custom",
+        stationary="weight",
+        **fields,
+    )
+
+
+def test_tiles_without_a_live_weight_are_not_put_on_the_array() -> None:
+    """Four kernels of 3x3 with one live tap, the same in all: one fold where there were nine."""
+    net = network(conv("a", 4), size=(4, 5, 5))
+    mask = np.zeros((1, 4, 4, 3, 3), dtype=np.bool_)
+    mask[..., 1, 1] = True
+    sparse = net.with_masks({"a": mask})
+    dense = simulate(net, bare()).layer_rows[0]
+    skipped = simulate(sparse, bare(sparsity={"weights": "skip"}))
+    row = skipped.layer_rows[0]
+    assert dense.cycles == 9 * (25 + 3 + 3)
+    assert row.cycles == 25 + 3 + 3
+    assert row.utilization == 25 * 16 / (row.cycles * 16) < 1
+    moved = {(x.level, x.tensor, x.action): x.elements for x in skipped.access_rows}
+    assert moved["RF", "weight", "fill"] == 16
+    assert moved["RF", "weight", "read"] == 25 * 16
+    assert moved["BUF", "input", "read"] == 25 * 4
+    assert moved["ACC", "output", "update"] == 25 * 4
+
+
+def test_utilization_of_a_machine_that_skips_is_that_of_live_weights() -> None:
+    result = simulate(load_network("vgg16").with_pattern("PS1_P9"), bare_edge(order="auto"))
+    assert all(row.utilization <= 1 for row in result.layer_rows)
+
+
+def bare_edge(**sparsity: Any) -> Hardware:
+    """edge_tpu with 16x16 elements that skip."""
+    chip = load_hardware("edge_tpu")
+    array = chip.array.model_copy(update={"axes": {"rows": 16, "cols": 16}})
+    block = chip.sparsity.model_copy(update={"weights": "skip", **sparsity})
+    return chip.model_copy(update={"array": array, "sparsity": block})
+
+
+@pytest.mark.parametrize("what", ["weights", "activations"])
+def test_gating_never_shortens_a_run_that_waits_for_memory(what: str) -> None:
+    """The scratch pad of each element is the limit: it waits for it, whatever is gated."""
+    net = network(conv("first", 4), conv("a", 4), size=(4, 5, 5)).with_pattern("PS1_P9")
+    slow = {"per": ["rows", "cols"], "bandwidth_bits_per_cycle": 1.0, "capacity_bytes": 200}
+    given = Activations({"a": Density(0.25, None)}) if what == "activations" else None
+    rows = []
+    for word in ("none", "gate"):
+        chip = machine(
+            memory("BUF", capacity_kib=64),
+            memory("PAD", "regfile", **slow),
+            sparsity={what: word},
+        )
+        rows.append(simulate(net, chip, activations=given).layer_rows[1])
+    plain, gated = rows
+    assert plain.cycles == gated.cycles > plain.macs / 6
+    assert gated.energy_pj < plain.energy_pj
+
+
+def test_a_machine_that_holds_plain_weights_in_dram_stores_no_format() -> None:
+    net = network(conv("first", 4), conv("a", 4), size=(4, 5, 5)).with_pattern("PS1_P9")
+    chip = machine(
+        memory("BUF", capacity_kib=64),
+        dram={"compressed": False},
+        sparsity={"formats": ["periodic", "rle"]},
+    )
+    row = simulate(net, chip).layer_rows[1]
+    assert row.weight_format == "dense"
+    assert row.dram_bytes >= row.dram_bound_bytes
+    with pytest.raises(InputError, match="holds weights uncompressed"):
+        simulate(net, chip, weight_format="rle")

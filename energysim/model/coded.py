@@ -7,7 +7,7 @@ whether another tile comes up in between, which may differ at ragged ends.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -18,7 +18,7 @@ from energysim.mapping import Nest, Rules
 from energysim.model.counts import Counts, Key
 from energysim.model.sparse import WeightStore
 from energysim.model.visits import Along, Bools, Boundary, Ints, Moved, Stack
-from energysim.sparsity import Tiles, tile_bits
+from energysim.sparsity import Mask, Tiles, tile_bits, tile_nonzeros
 
 WEIGHT = (Dim.G, Dim.K, Dim.C, Dim.R, Dim.S)
 """Dims that say which weight it is."""
@@ -60,6 +60,11 @@ def coded_bits(
     widths of indices of its own. To a level that holds weights as they are, and to the MACs, the
     outer level's tiles are read through; there each weight takes its share of the code.
     """
+
+    def code_of(tiles: Tiles) -> Ints:
+        name, bits = store.format, store.weight_bits
+        return tile_bits(name, store.mask, tiles, bits, run_bits=store.run_bits).total
+
     holders = nest.holders(Tensor.WEIGHT)
     found: dict[Key, float] = {}
     share = (store.total_bits - store.once_bits) / store.elements
@@ -73,7 +78,7 @@ def coded_bits(
         boundary = Boundary(
             shape, nest, trips, rules, tensor=Tensor.WEIGHT, levels=(outer, inner), where=WEIGHT
         )
-        moved, once = _tiles_moved(store, boundary)
+        moved, once = _tiles_moved(store.mask, boundary, code_of)
         found[names[0]] = moved.read
         found[inner, Tensor.WEIGHT, "fill"] = moved.each
         if boundary.fans_out:
@@ -93,15 +98,68 @@ class _Ranges:
     times: Ints
 
 
-def _tiles_moved(store: WeightStore, boundary: Boundary) -> tuple[Moved, int]:
-    """Bits that move, and those of each tile once."""
+def live_weights(
+    mask: Mask,
+    compressed: Sequence[bool],
+    shape: Shape,
+    nest: Nest,
+    trips: Sequence[int],
+    rules: Rules,
+    counts: Counts,
+) -> dict[Key, int]:
+    """Count the weights that move, where a machine that skips zeros holds them uncoded.
+
+    Parameters
+    ----------
+    mask : Mask
+    compressed, shape, nest, trips, rules, counts
+        As in :func:`coded_bits`.
+
+    Returns
+    -------
+    dict
+        ``read``, ``fill`` and ``hop`` of live weights by (level, tensor, name), for levels that
+        hold weights as they are. The MACs read each live one as often as each other.
+    """
+    holders = nest.holders(Tensor.WEIGHT)
+    found: dict[Key, int] = {}
+    for outer, inner in zip(holders, (*holders, None)[1:], strict=True):
+        names = [(outer, Tensor.WEIGHT, "read"), (outer, Tensor.WEIGHT, "hop")]
+        if inner is None:
+            if not compressed[outer]:
+                some = {key: int(counts(*key)[0]) for key in names if key in counts.values}
+                found |= {key: _share(each, mask) for key, each in some.items()}
+            break
+        if compressed[inner]:
+            continue
+        boundary = Boundary(
+            shape, nest, trips, rules, tensor=Tensor.WEIGHT, levels=(outer, inner), where=WEIGHT
+        )
+        moved, _ = _tiles_moved(mask, boundary, lambda tiles: tile_nonzeros(mask, tiles))
+        found[inner, Tensor.WEIGHT, "fill"] = moved.each
+        if not compressed[outer]:
+            found[names[0]] = moved.read
+            if boundary.fans_out:
+                found[names[1]] = moved.each
+    return found
+
+
+def _share(count: int, mask: Mask) -> int:
+    """Live ones of some weights, to the nearest."""
+    return (2 * count * mask.nonzeros + mask.total) // (2 * mask.total)
+
+
+def _tiles_moved(
+    mask: Mask, boundary: Boundary, size_of: Callable[[Tiles], Ints]
+) -> tuple[Moved, int]:
+    """Size of all tiles that move, and of each tile once."""
     visits = [
         [_visits(boundary, loop, afresh=afresh) for afresh in (False, True)]
         for loop in boundary.loops
     ]
     by_loop = [boundary.leaves(loop) for loop in boundary.loops]
-    period = store.mask.pattern.period if store.mask.periodic else None
-    _, filters, channels = store.mask.dims[:3]
+    period = mask.pattern.period if mask.periodic else None
+    _, filters, channels = mask.dims[:3]
     step = {Dim.G: filters + channels, Dim.K: 1, Dim.C: 1}
     ranges = [
         _ranges(
@@ -123,9 +181,7 @@ def _tiles_moved(store: WeightStore, boundary: Boundary) -> tuple[Moved, int]:
             np.stack([one.starts[i] for one, i in zip(ranges, at, strict=True)], axis=1),
             np.stack([one.stops[i] for one, i in zip(ranges, at, strict=True)], axis=1),
         )
-        coded = tile_bits(
-            store.format, store.mask, tiles, store.weight_bits, run_bits=store.run_bits
-        ).total
+        coded = size_of(tiles)
         for one, i in zip(ranges, at, strict=True):
             coded = coded * one.times[i]
         leaves = np.any([one.leaves[i] for one, i in zip(ranges, at, strict=True)], axis=0)

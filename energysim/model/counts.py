@@ -190,6 +190,11 @@ class Counts:
         """One count, zeros where nothing of the kind happens."""
         return self.values.get((level, tensor, name), np.zeros_like(self.steps))
 
+    def changed(self, values: Mapping[Key, int]) -> Counts:
+        """With other values of one mapping (B = 1)."""
+        others = {key: np.array([value]) for key, value in values.items()}
+        return Counts(self.steps, {**self.values, **others}, self.used)
+
     def one(self, row: int) -> Counts:
         """Of one mapping of the batch."""
         part = slice(row, row + 1)

@@ -37,6 +37,8 @@ class Tariff:
     shares: Mapping[Key, float] = field(default_factory=dict)
     """accesses that are made, or values that are stored, per counted element: 1 where left out;
     those of ``update_complete`` come on top of ``update``: 0 where left out"""
+    timed_bits: Mapping[Key, float] = field(default_factory=dict)
+    """per element, of accesses that are gated: they take the time that they took [bit]"""
     moved: Mapping[Key, float] = field(default_factory=dict)
     """bits that move in all, of one mapping, where they are known to the last and not only so many
     an element; without those that move once [bit]"""
@@ -98,7 +100,7 @@ def tariff(
     -------
     Tariff
     """
-    parts = _Parts({}, {}, {}, {})
+    parts = _Parts({}, {}, {}, {}, {})
     for tensor in Tensor:
         holders = nest.holders(tensor)
         for place, level in enumerate(holders):
@@ -126,6 +128,7 @@ def tariff(
         tuple(level.write_pj_per_bit for level in hardware.levels),
         hardware.array.hop_pj_per_bit,
         {key: share for key, share in parts.shares.items() if share != 1},
+        parts.timed_bits,
     )
 
 
@@ -156,6 +159,7 @@ class _Parts:
     hop_bits: dict[Key, float]
     once_bits: dict[Key, int]
     shares: dict[Key, float]
+    timed_bits: dict[Key, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +244,7 @@ def _gate(hardware: Hardware, nest: Nest, density: float, parts: _Parts) -> None
         for name in names:
             key = (level, tensor, name)
             if key in parts.bits:
+                parts.timed_bits[key] = parts.bits[key]
                 parts.bits[key] *= density
                 parts.shares[key] = density
 

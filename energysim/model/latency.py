@@ -40,6 +40,7 @@ def latency(
     value: Callable[[Key], Numbers | None],
     used: Sequence[Numbers],
     vector: bool = False,
+    skipped: float = 1.0,
 ) -> Latency:
     """Cycles of a layer.
 
@@ -55,6 +56,8 @@ def latency(
         Instances with work along each array axis.
     vector : bool
         The layer runs on the vector unit.
+    skipped : float
+        Share of the tiles of weights that are put on the array, where others have no live weight.
 
     Returns
     -------
@@ -72,7 +75,9 @@ def latency(
         lanes = hardware.vector.lanes if hardware.vector else None
         compute = np.ceil(np.asarray(steps) / lanes) if lanes else zero
     else:
-        compute = np.asarray(steps, dtype=np.float64) + _ripple(hardware, nest, value, used, zero)
+        compute = np.asarray(steps, dtype=np.float64) + _ripple(
+            hardware, nest, value, used, skipped
+        )
     cycles, overlapped, added = [], [compute], [zero]
     for level, memory in enumerate(hardware.levels):
         if memory.bandwidth_bits_per_cycle is None:
@@ -103,6 +108,8 @@ def level_bits(
         counted = value(key) if key[0] == level else None
         if counted is not None:
             moved = tariff.moved.get(key, counted * bits)
+            if key in tariff.timed_bits:  # gating saves no time
+                moved = counted * tariff.timed_bits[key]
             total = np.asarray(total + moved, dtype=np.float64)
     return total
 
@@ -141,8 +148,9 @@ def _ripple(
     nest: Nest,
     value: Callable[[Key], Numbers | None],
     used: Sequence[Numbers],
-    zero: Floats,
+    skipped: float,
 ) -> Floats:
+    zero = np.zeros(np.shape(used[0]))
     if not hardware.array.systolic:
         return zero
     every_axis = frozenset(range(len(hardware.axis_sizes)))
@@ -155,5 +163,6 @@ def _ripple(
         if holders and nest.axes[holders[-1]] == every_axis:
             tiles = value((holders[-1], tensor, "folds"))
             if tiles is not None:
-                folds = np.maximum(folds, tiles)
+                share = skipped if tensor is Tensor.WEIGHT else 1.0
+                folds = np.maximum(folds, tiles * share)
     return folds * length

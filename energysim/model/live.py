@@ -13,7 +13,7 @@ padding and any mask.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
@@ -324,6 +324,4 @@ def with_known_zeros(
                 found |= {key: inputs[key] for key in keys if key in inputs}
     if Tensor.OUTPUT not in rules.latch and (skips or alone[Tensor.OUTPUT]):
         found |= live_outputs(shape, nest, trips, rules, live)
-    return replace(
-        counts, values={**counts.values} | {key: np.array([n]) for key, n in found.items()}
-    )
+    return counts.changed(found)

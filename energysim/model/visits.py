@@ -207,13 +207,12 @@ def held_before(needs: Sets, present: Bools, pairs: Ints, *, whole: bool) -> Set
     pairs : int array, shape (n, 2)
         Step before (-1: none) and after.
     whole : bool
-        A tile that changes is loaded anew: nothing of the old one counts but whether it is the
-        same, which one bit says as a set.
+        A tile that changes is loaded anew: what the old one had counts only if it is the same.
     """
     old = needs[..., pairs[:, 0], :, :, :]
     if whole:
         same = np.all(present[pairs[:, 0]] == present[pairs[:, 1]], axis=-1, keepdims=True)
-        old = np.broadcast_to(same, old.shape).astype(needs.dtype)
+        old = np.where(same, old, np.zeros_like(old))
     started = (pairs[:, 0] >= 0)[:, None, None, None]
     held: Sets = np.where(started, old, np.zeros_like(old))
     return held
