@@ -35,7 +35,7 @@ def test_bundled_files_are_in_order() -> None:
     chips = [str(path) for path in sorted((ROOT / "hw_configs").glob("*.yaml"))]
     done = call("check", *nets, *chips)
     assert (done.status, done.err) == (0, "")
-    lines = done.out.splitlines()
+    lines = [line for line in done.out.splitlines() if not line.startswith("  pattern ")]
     assert len(lines) == len(nets) + len(chips)
     assert all(": ok (" in line for line in lines)
 
@@ -118,3 +118,22 @@ def test_what_cannot_be_checked(args: list[str], words: str) -> None:
     Path("n.yaml").write_text("bits: {weight: 8}\n")
     Path("other.yaml").write_text("a: 1\n")
     assert words in "\n".join(refused(*args))
+
+
+def test_a_network_says_what_its_patterns_cover() -> None:
+    own = "{supports: [[0, 1], [3, 4], [0, 1]], period: 6}"
+    Path("own.yaml").write_text(
+        "name: own\nsource: a test\ninput: [4, 8, 8]\nlayers:\n"
+        f"  - {{name: a, kind: conv, out: 8, kernel: 3, pattern: {own}}}\n"
+        "  - {name: b, kind: conv, out: 8, kernel: 3, pattern: PSD4_P8}\n"
+    )
+    done = call("check", "own.yaml")
+    assert done.status == 0, done.err
+    first, own_line, named_line = done.out.splitlines()
+    assert first == "own.yaml: ok (network, 2 layers)"
+    assert "4 of 9 taps live in a period of 6 kernels; mean KSS 2; 2 variants" in own_line
+    assert "repeats after 3; never live: 2, 5, 6, 7, 8" in own_line
+    assert named_line.strip() == (
+        "pattern PSD4_P8: 9 of 9 taps live in a period of 8 kernels; mean KSS 4.62; 4 variants; "
+        "1 dense kernel in it"
+    )

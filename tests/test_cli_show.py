@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 from command_line import ROOT, call
 
 from energysim.catalog import load_hardware, load_network
@@ -124,3 +125,18 @@ def test_a_mapping_has_nothing_to_resolve() -> None:
     done = call("show", "mapping.yaml")
     assert done.status == 2
     assert "mapping.yaml: describes a mapping" in done.err
+
+
+def test_a_pattern_shows_what_it_covers() -> None:
+    text = shown("PSD1_P8")
+    data = yaml.safe_load(text)
+    assert (data["period"], data["mean_kss"], data["variants"], data["dense_kernels"]) == (
+        8, 2, 7, 1,
+    )  # fmt: skip
+    assert data["live"] == [2, 2, 2, 2, 2, 2, 2, 1, 1]
+    assert len(data["supports"]) == 8
+    assert data["unused"] == [[7], [8]]
+    assert "never_live" not in data
+    assert "2 of 4 neighbouring input channels" in shown("2:4")
+    assert "4 taps of each kernel, drawn" in shown("pSC4")
+    assert "Did you mean" in call("show", "PSD4_P9x").err or call("show", "PSD4_P9x").status == 2

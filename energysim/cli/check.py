@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from energysim.cli import locate, options
 from energysim.errors import EnergysimError, InputError, InputErrors
+
+if TYPE_CHECKING:
+    from energysim.network import Network
 
 KINDS = ("nets", "hw", "mapping")
 EXIT_INPUT = EnergysimError.exit_code
@@ -39,7 +43,7 @@ def command(ctx: click.Context, files: tuple[str, ...]) -> None:
     count = 0
     for name in names:
         try:
-            click.echo(f"{name}: ok ({_check(name, kind)})")
+            click.echo(f"{name}: ok {_check(name, kind)}")
         except InputErrors as error:
             click.echo("\n".join(error.problems))
             count += len(error.problems)
@@ -67,7 +71,20 @@ def _check(name: str, kind: str | None) -> str:
             get_dataflow(chip.dataflow)
         except InputError as error:
             raise InputErrors([source.problem(("dataflow",), str(error))]) from None
-        return f"hardware, {len(chip.levels)} levels"
+        return f"(hardware, {len(chip.levels)} levels)"
     if kind == "nets":
-        return f"network, {len(catalog.load_network(locate.as_path(path)).layers)} layers"
-    return f"mapping, {len(load_model(path, MappingFile)[0].layers)} layers"
+        return _network(catalog.load_network(locate.as_path(path)))
+    return f"(mapping, {len(load_model(path, MappingFile)[0].layers)} layers)"
+
+
+def _network(network: Network) -> str:
+    """Say how many layers there are, and what each pattern of theirs covers."""
+    from energysim.cli.describe import coverage_line
+
+    patterns = {
+        layer.mask.pattern: None
+        for layer in network.layers
+        if layer.stores_weights and layer.pattern != "dense" and not layer.live
+    }
+    told = [line for each in patterns if (line := coverage_line(each))]
+    return "\n  ".join([f"(network, {len(network.layers)} layers)", *told])

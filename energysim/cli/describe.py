@@ -8,6 +8,7 @@ from typing import Any
 from energysim.axes import Dim, Shape
 from energysim.cli.render import COUNTS, number, unit_for
 from energysim.network import NETWORK_INPUT, Layer, LayerKind, Network
+from energysim.sparsity import Pattern, coverage
 from energysim.yamlio import to_yaml
 
 LONGEST_RECORD = 110
@@ -54,6 +55,57 @@ def network_yaml(network: Network) -> str:
     for layer, record in zip(network.layers, records, strict=True):
         lines.append(f"{record:{width}}  # {_comment(layer)}")
     return "\n".join(lines) + "\n"
+
+
+def pattern_yaml(pattern: Pattern) -> str:
+    """Write down what a pattern leaves, and what a period of it covers."""
+    if pattern.blocks is not None:
+        live, block = pattern.blocks
+        return f"name: '{pattern.name}'  # {live} of {block} neighbouring input channels, drawn\n"
+    if pattern.random:
+        return f"name: {pattern.name}  # {pattern.kss} taps of each kernel, drawn\n"
+    found = coverage(pattern)
+    lines = [
+        f"name: {_flow(found.pattern)}",
+        f"kernel: {list(found.kernel)}",
+        f"period: {found.period}  # supports repeat after {_count(found.true_period, 'kernel')}",
+        "supports:  # live taps of slot 0, 1, ...",
+        *(f"  - {list(slot)}" for slot in pattern.slots),
+        f"mean_kss: {found.mean_kss:.4g}  # live taps of a kernel",
+        f"variants: {found.variants}  # distinct supports that are not the whole kernel",
+        f"dense_kernels: {found.dense_kernels}  # in one period",
+        f"live: {list(found.live)}  # for each tap, kernels of one period that have it",
+    ]
+    lines += [f"never_live: {list(found.missing)}  # no kernel has them"] * bool(found.missing)
+    unused = [list(each) for each in found.unused]
+    lines += [f"unused: {unused}  # supports that stand in no slot"] * bool(unused)
+    return "\n".join(lines) + "\n"
+
+
+def coverage_line(pattern: Pattern) -> str:
+    """Say in one line what a period of a pattern covers; nothing of one without a period."""
+    if pattern.dense or not pattern.slots:
+        return ""
+    found = coverage(pattern)
+    taps = len(found.live)
+    told = [
+        f"{len(found.union)} of {taps} taps live in a period of {_count(found.period, 'kernel')}",
+        f"mean KSS {found.mean_kss:.3g}",
+        _count(found.variants, "variant"),
+    ]
+    if found.dense_kernels:
+        told.append(f"{_count(found.dense_kernels, 'dense kernel')} in it")
+    if found.true_period < found.period:
+        told.append(f"repeats after {found.true_period}")
+    if found.missing:
+        told.append(f"never live: {', '.join(map(str, found.missing))}")
+    if found.unused:
+        told.append(f"in no slot: {', '.join(str(list(each)) for each in found.unused)}")
+    return f"pattern {found.pattern}: {'; '.join(told)}"
+
+
+def _count(number_of: int, word: str) -> str:
+    return f"{number_of} {word}{'s' * (number_of != 1)}"
 
 
 def _comment(layer: Layer) -> str:

@@ -10,6 +10,7 @@ from typing import cast
 from energysim import catalog
 from energysim.catalog import Found, Kind
 from energysim.errors import InputError, did_you_mean
+from energysim.sparsity import Pattern, get_pattern
 from energysim.yamlio import read_text
 
 NAMED: tuple[Kind, ...] = ("nets", "hw")
@@ -55,6 +56,17 @@ def any_file(name: str, kind: str | None) -> Path:
     if kind == "mapping" or path.suffix or os.sep in name or path.exists():
         return path
     return named(name, cast(Kind | None, kind))[1].path
+
+
+def pattern(name: str) -> Pattern | None:
+    """Find a pattern by a name that is no network's, hardware's or file's."""
+    known = (known for kind in NAMED for known in catalog.names(kind))
+    if Path(name).exists() or name in known:
+        return None
+    try:
+        return get_pattern(name)
+    except InputError:
+        return None
 
 
 def named(name: str, kind: Kind | None) -> tuple[Kind, Found]:

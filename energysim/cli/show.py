@@ -12,7 +12,7 @@ from energysim.cli import options
 @click.argument("name", shell_complete=options.complete_names("nets", "hw"))
 @click.option("--kind", type=click.Choice(("nets", "hw")), help="Which, where both have the name.")
 def command(name: str, kind: Kind | None) -> None:
-    """A network or hardware in full, with units and sources.
+    """A network or hardware in full, with units and sources; or what a pattern covers.
 
     What its file leaves out is filled in, and the layers of a variant are written out. The YAML
     text can be saved, changed and used as a file of its own.
@@ -21,11 +21,16 @@ def command(name: str, kind: Kind | None) -> None:
     Example:
       energysim show edge_tpu
       energysim show vgg16_ps
+      energysim show PSD4_P8
     """  # noqa: D301 - click's mark is a backspace
     from energysim import catalog
     from energysim.cli import describe, locate
     from energysim.yamlio import to_yaml
 
+    pattern = None if kind else locate.pattern(name)
+    if pattern is not None:
+        click.echo(describe.pattern_yaml(pattern), nl=False)
+        return
     kind, found = locate.named(name, kind)
     path = locate.as_path(found.path)
     if kind == "hw":

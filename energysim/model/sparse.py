@@ -91,9 +91,8 @@ class WeightStore:
     def bits_per_weight(self) -> float:
         """Stored bits that move with every weight, zeros included [bit].
 
-        Traffic is this times the dense count: exact where every weight crosses a boundary equally
-        often, as it does if the loops over G, K, C, R and S divide their pieces evenly. Where one
-        leaves a ragged last piece, the few weights that stay there longer are taken as average.
+        What the mapping search takes for every weight. The mapping found is counted tile by tile
+        where tiles are coded (:func:`energysim.model.coded.coded_bits`).
         """
         return (self.total_bits - self.once_bits) / self.elements
 
