@@ -6,12 +6,13 @@ import csv
 import io
 import json
 import random
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import call
+from command_line import ROOT, call
 from machines import conv, looked_up, machine, memory, network, random_machine
 
 import energysim as es
@@ -225,3 +226,17 @@ def test_what_does_not_go_together(args: tuple[str, ...], words: str) -> None:
     done = call(*RUN, *args)
     assert (done.status, done.out) == (2, "")
     assert words in done.err
+
+
+def test_readme_shows_what_comes_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    chip = re.search(r"<!-- file: npu.yaml -->\n```yaml\n(.*?)```", readme, re.DOTALL)
+    shown = re.search(r"<!-- shown by: energysim (.*) -->\n```text\n(.*?)```", readme, re.DOTALL)
+    assert chip
+    assert shown
+    Path("npu.yaml").write_text(chip[1], encoding="utf-8")
+    done = call(*shown[1].split())
+    assert (done.status, done.err) == (0, "")
+    lines = [line.rstrip() for line in done.out.splitlines()]
+    assert shown[2].splitlines() == [f"$ energysim {shown[1]}", *lines]
