@@ -825,6 +825,23 @@ def no_such_output(made: Any) -> None:
     made.graph.output[0].name = "nowhere"
 
 
+def huge_image(made: Any) -> None:
+    made.graph.input[0].type.tensor_type.shape.dim[3].dim_value = 2**20
+
+
+def claimed_weights(made: Any) -> None:
+    made.graph.initializer[0].dims[0] = 2**30
+
+
+def long_vector(made: Any) -> None:
+    made.graph.initializer[1].dims[0] = 2**31
+
+
+def other_elements(made: Any) -> None:
+    made.graph.node[5].op_type = "Reshape"
+    made.graph.node[6].CopyFrom(node("Relu", "g", "y"))
+
+
 def huge_weights(made: Any) -> None:
     made.graph.initializer[0].dims[0] = 2**50
 
@@ -882,6 +899,10 @@ def control_flow(made: Any) -> None:
         (weights_twice, "two initialisers named 'w'"),
         (custom_domain, "the domain 'com.microsoft'; only those of ai.onnx are known"),
         (no_such_output, "nothing makes its output 'nowhere'"),
+        (huge_image, r"has the shape \[1, 3, 16, 1048576\]; a network file takes numbers below"),
+        (claimed_weights, r"has the shape \[1073741824, 3, 3, 3\] and data for at most 1728 elem"),
+        (long_vector, "'b' is a vector of 2147483648 elements"),
+        (other_elements, r"Reshape node 'squeeze_g': makes a tensor \[2, 3\] of 8 elements"),
         (huge_weights, r"its tensor 'w' has the shape \[1125899906842624"),
         (many_filters, "out is 1048576; a network file takes numbers below 1048576"),
         (two_images, r"has 2 inputs that its nodes read \('x', 'x2'\)"),

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from energysim.errors import InputError, did_you_mean
+from energysim.network import LIMIT
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,6 +34,9 @@ MAX_BYTES = 2**31
 
 MAX_CONSTANT = 2**28
 """Constants with more elements are not computed."""
+
+MAX_VECTOR = 2**24
+"""Constants of one dim, such as biases and lists of axes, have no more elements."""
 
 _KEPT = 4096
 """Constants up to this size may hold shapes, so shape inference sees their values."""
@@ -409,6 +413,7 @@ def _skeleton(model: ModelProto) -> ModelProto:
     slim.input.extend(each for each in graph.input if each.name not in stored)
     for tensor in graph.initializer:
         count = _checked_size(tensor.name, tensor.dims)
+        _check_data(tensor, count)
         if count <= _KEPT and not _external(tensor):
             slim.initializer.append(tensor)
         else:
@@ -421,6 +426,28 @@ def _skeleton(model: ModelProto) -> ModelProto:
     return onnx.ModelProto(
         ir_version=max(model.ir_version, 4), opset_import=model.opset_import, graph=slim
     )
+
+
+def _check_data(tensor: TensorProto, count: int) -> None:
+    """A tensor that claims more than it has would make shape inference take memory for it."""
+    if len(tensor.dims) == 1 and count > MAX_VECTOR:
+        raise InputError(
+            f"its tensor '{tensor.name}' is a vector of {count} elements; at most {MAX_VECTOR} are"
+            " read"
+        )
+    if _external(tensor):
+        return
+    # Two elements share a byte, or an entry of a list, at the most.
+    stored = 2 * len(tensor.raw_data) or 2 * max(
+        len(each)
+        for each in (tensor.float_data, tensor.int32_data, tensor.int64_data, tensor.double_data,
+                     tensor.uint64_data, tensor.string_data)
+    )  # fmt: skip
+    if count > stored:
+        raise InputError(
+            f"its tensor '{tensor.name}' has the shape {list(tensor.dims)} and data for at most"
+            f" {stored} elements. The file may be damaged"
+        )
 
 
 def _typed(name: str, element: int, dims: Any) -> ValueInfoProto:
@@ -487,7 +514,13 @@ def _settle(info: ValueInfoProto, batch: int, given: tuple[int, ...] | None) -> 
         )
     for index, each in enumerate(dims):
         each.dim_value = _settled(info, index, batch, given)
-    _checked_size(info.name, [each.dim_value for each in dims])
+    sizes = [each.dim_value for each in dims]
+    if max(sizes, default=1) >= LIMIT:
+        raise InputError(
+            f"its input '{info.name}' has the shape {sizes}; a network file takes numbers below"
+            f" {LIMIT}"
+        )
+    _checked_size(info.name, sizes)
 
 
 def _settled(info: ValueInfoProto, index: int, batch: int, given: tuple[int, ...] | None) -> int:

@@ -546,7 +546,14 @@ def _same(walk: Walk, node: Node) -> View:
 
 
 def _reshape(walk: Walk, node: Node) -> View:
-    return walk.view(node).reshaped(walk.out_shape(node))
+    return _relabelled(node, walk.view(node), walk.out_shape(node))
+
+
+def _relabelled(node: Node, view: View, sizes: Sequence[int]) -> View:
+    held = prod(map(size_of, view.dims))
+    if held != prod(sizes):
+        raise InputError(f"{node}: makes a tensor {list(sizes)} of {held} elements")
+    return view.reshaped(sizes)
 
 
 def _transpose(walk: Walk, node: Node) -> View:
@@ -559,7 +566,7 @@ def _expand(walk: Walk, node: Node) -> View:
     view = walk.view(node)
     if prod(walk.out_shape(node)) != prod(walk.shape(node)):
         raise InexpressibleError("repeats its data")
-    return view.reshaped(walk.out_shape(node))
+    return _relabelled(node, view, walk.out_shape(node))
 
 
 def _concat(walk: Walk, node: Node) -> View:
@@ -619,7 +626,7 @@ def _gather(walk: Walk, node: Node) -> View:
     at = _at(int(node.attributes.get("axis", 0)), len(shape), node)
     wanted = prod(walk.shape(node, 1))
     left = [*shape[:at], wanted, *shape[at + 1 :]]
-    return _part(view, shape, left).reshaped(walk.out_shape(node))
+    return _relabelled(node, _part(view, shape, left), walk.out_shape(node))
 
 
 def _pad(walk: Walk, node: Node) -> View:
