@@ -150,9 +150,9 @@ def _ripple(
     used: Sequence[Numbers],
     skipped: float,
 ) -> Floats:
+    if not hardware.array.systolic or not used:
+        return np.zeros(())
     zero = np.zeros(np.shape(used[0]))
-    if not hardware.array.systolic:
-        return zero
     every_axis = frozenset(range(len(hardware.axis_sizes)))
     length = zero
     for count in used:
