@@ -232,7 +232,7 @@ def test_readme_shows_what_comes_out(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.chdir(tmp_path)
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     chip = re.search(r"<!-- file: npu.yaml -->\n```yaml\n(.*?)```", readme, re.DOTALL)
-    shown = re.search(r"<!-- shown by: energysim (.*) -->\n```text\n(.*?)```", readme, re.DOTALL)
+    shown = re.search(r"<!-- shown by: energysim (.*) -->\n```console\n(.*?)```", readme, re.DOTALL)
     assert chip
     assert shown
     Path("npu.yaml").write_text(chip[1], encoding="utf-8")
