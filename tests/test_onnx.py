@@ -630,10 +630,11 @@ def test_shipped_models(name: str) -> None:
         assert macs is None or found.network.macs == pytest.approx(macs, rel=0.005)
 
 
-@pytest.mark.parametrize("name", [name for name in SHIPPED if name != "densenet121"])
+@pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_models_run(name: str) -> None:
     network = load_network(str(LIGHT / f"light_{name}.onnx"))
-    result = simulate(network, load_hardware("edge_tpu"))
+    # Which mapping is found is not the question: trip counts that divide are sought faster.
+    result = simulate(network, load_hardware("edge_tpu"), perfect=True)
     assert result.total_macs == network.macs
     assert len(result.layer_rows) == len(network.layers)
 
