@@ -10,12 +10,14 @@ their exact masks, relative to the same layers dense on the same array.
 
 import argparse
 import csv
+import functools
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
 
 from energysim import Result, load_hardware, load_network, simulate
 from energysim.axes import Dim, Tensor
@@ -23,7 +25,7 @@ from energysim.cache import Cache
 from energysim.hardware import Hardware
 from energysim.model.lockstep import LockStep, OrderChoice, Spread, lock_step
 from energysim.network import Layer, Network
-from energysim.sparsity import PATTERNS, cheapest
+from energysim.sparsity import PATTERNS, Mask, cheapest
 from energysim.units import BITS_PER_BYTE, BITS_PER_KIB
 
 HERE = Path(__file__).parent
@@ -50,6 +52,7 @@ CURVES = {
     "PS1_P9": "#0072B2",
 }
 """Patterns of the plot, and their colours (Okabe and Ito)."""
+ENLARGED = "PSD4_P8"
 
 Row = dict[str, object]
 
@@ -211,17 +214,18 @@ def positions(layer: Layer, dataflow: str, side: int) -> int:
     return -(-height // side) * -(-width // side)
 
 
-def layer_steps(layer: Layer, dataflow: str, side: int, order: str) -> LockStep:
+@functools.cache
+def mask_steps(mask: Mask, dataflow: str, side: int, order: str) -> LockStep:
     """Array steps of one layer for one position; a random mask has no slots to sort by."""
-    chosen = ORDERS[order] if layer.mask.periodic else "natural"
-    return lock_step(layer.mask, spreads(dataflow, side), order=chosen)
+    chosen = ORDERS[order] if mask.periodic else "natural"
+    return lock_step(mask, spreads(dataflow, side), order=chosen)
 
 
 def steps_ratio(network: Network, dataflow: str, side: int, order: str) -> float:
     """Array steps of all sparse layers relative to the same layers dense."""
     steps = dense = 0
     for layer in sparse_layers(network):
-        found = layer_steps(layer, dataflow, side, order)
+        found = mask_steps(layer.mask, dataflow, side, order)
         times = positions(layer, dataflow, side)
         steps += found.steps * times
         dense += found.dense_steps * times
@@ -281,9 +285,9 @@ def curve(pattern: str, cache: Cache) -> tuple[list[int], list[float], int]:
     """SRAM sizes of 1 to 16 MiB, the energy of vgg16 there, where it fits [KiB, uJ, KiB]."""
     made = variant("vgg16", pattern)
     step = fits_from_kib(made, cache=cache)
-    # In the band before the step the weights fit without the activations.
+    # In the band before the step the weights fit, but not with all activations.
     band = range(step - 1, step - activations_bytes(made) * BITS_PER_BYTE // BITS_PER_KIB - 1, -8)
-    sizes = sorted({*range(1024, 16385, 1024), *band, step})
+    sizes = sorted({1024, *range(2048, 16385, 2048), *band, step})
     return sizes, [run(made, kib, cache=cache).total_energy_pj / 1e6 for kib in sizes], step
 
 
@@ -301,9 +305,11 @@ def plot(cache: Cache) -> plt.Figure:
         for pattern, colour in CURVES.items():
             sizes, energies, step = curve(pattern, cache)
             mib = [kib / 1024 for kib in sizes]
-            axes.plot(mib, energies, color=colour, linewidth=1.4)
+            axes.plot(mib, energies, color=colour, drawstyle="steps-post", linewidth=1.4)
             below = pattern == "PS4_P4"  # PSD4_P8 is right above it
-            left = below or pattern == "dense"
+            left = pattern != "PS1_P9"  # no room
+            if pattern == ENLARGED:
+                _enlarge(axes, sizes, energies, step)
             axes.annotate(
                 pattern,
                 (step / 1024, energies[0]),
@@ -315,15 +321,29 @@ def plot(cache: Cache) -> plt.Figure:
             )
         axes.axvline(CHIP_KIB / 1024, color="#999999", linewidth=0.8, linestyle=":")
         axes.annotate(
-            "edge_tpu", (CHIP_KIB / 1024, 0.8), xycoords=("data", "axes fraction"),
+            "edge_tpu", (CHIP_KIB / 1024, 0.83), xycoords=("data", "axes fraction"),
             xytext=(3, 0), textcoords="offset points", color="#666666", va="top",
         )  # fmt: skip
-        axes.set(xlabel="SRAM [MiB]", ylabel="energy per image [uJ]", ylim=(0, None))
+        axes.set(xlabel="SRAM [MiB]", ylabel="energy per image [uJ]", ylim=(0, 1350))
         axes.set_xlim(1, 16)
         axes.set_xticks([1, *range(2, 17, 2)])
         axes.grid(visible=True, axis="y", color="#dddddd", linewidth=0.6)
         axes.set_axisbelow(True)
     return figure
+
+
+def _enlarge(axes: Axes, sizes: list[int], energies: list[float], step: int) -> None:
+    """Draw the last KiB before all fits again, large enough to see."""
+    inset = axes.inset_axes((0.57, 0.3, 0.26, 0.42))
+    inset.plot(
+        sizes, energies, color=CURVES[ENLARGED], drawstyle="steps-post", linewidth=1.4,
+    )  # fmt: skip
+    inset.set(xlim=(step - 80, step + 16), ylim=(0, 700), yticks=(0, 200, 400, 600))
+    inset.set_xticks((step - 57, step), (f"{step - 57:,}", f"{step:,} KiB"))
+    inset.set_title(f"{ENLARGED}, just before it fits", fontsize="small", color=CURVES[ENLARGED])
+    inset.grid(visible=True, axis="y", color="#dddddd", linewidth=0.6)
+    inset.tick_params(labelsize="small")
+    inset.set_axisbelow(True)
 
 
 def main() -> None:
