@@ -183,11 +183,11 @@ def test_base_that_leads_back_is_refused() -> None:
 
 
 def test_unknown_base_is_told_at_its_place() -> None:
-    Path("a.yaml").write_text(VARIANT.format("a", "vgg61"))
+    Path("a.yaml").write_text(VARIANT.format("a", "resnet81"))
     with pytest.raises(InputErrors) as caught:
         load_network("a")
     assert "a.yaml:3:7" in caught.value.problems[0]
-    assert "Did you mean 'vgg16'?" in caught.value.problems[0]
+    assert "Did you mean 'resnet18'?" in caught.value.problems[0]
 
 
 def test_names_need_no_heavy_imports() -> None:
