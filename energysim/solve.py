@@ -31,7 +31,6 @@ _NOT_COUNTED = {
     "clock_mhz",
     "static_mw",
     "technology",
-    "kind",
     "bank_kib",
     "access_bits",
     "ranges",

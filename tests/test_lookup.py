@@ -240,7 +240,6 @@ def test_where_numbers_come_from_changes_no_search() -> None:
     for data, level in zip(by_hand["levels"], chip.levels, strict=True):
         data["read_pj_per_bit"] = level.read_pj_per_bit
         data["write_pj_per_bit"] = level.write_pj_per_bit
-    by_hand["levels"][0]["kind"] = "dram"
     same = Hardware.model_validate_json(json.dumps(by_hand))
     assert _bare(same) == _bare(chip)
     other = load((("levels", 1, "access_bits"), 128))
