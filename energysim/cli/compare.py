@@ -74,8 +74,8 @@ def _words(_ctx: click.Context, _param: click.Parameter, text: str | None) -> tu
     help="Patterns of sparse kernels to lay over each dense network: names ('energysim list "
     "patterns'), N:M, or all of the papers.",
 )
-@options.objective
-@options.dataflow
+@options.one_objective
+@options.one_dataflow
 @options.residency
 @options.batch
 @options.no_cache

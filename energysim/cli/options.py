@@ -104,23 +104,37 @@ pattern = click.option(
     shell_complete=complete_words(PATTERNS),
     help="Lay a pattern of sparse kernels over a dense network ('energysim list patterns').",
 )
-objective = click.option(
-    "--objective",
-    "objectives",
-    callback=lambda _ctx, _param, text: objectives_named(text),
-    default="energy",
-    show_default=True,
-    metavar="NAME[,NAME]",
-    shell_complete=complete_words(OBJECTIVES),
-    help=f"What the mapping of each layer minimises: {', '.join(OBJECTIVES)} (energy times delay). "
-    "Two of the first three: every trade-off that no other beats.",
+
+
+def _objective(metavar: str, more: str) -> Callable[[Decorated], Decorated]:
+    return click.option(
+        "--objective",
+        "objectives",
+        callback=lambda _ctx, _param, text: objectives_named(text),
+        default="energy",
+        show_default=True,
+        metavar=metavar,
+        shell_complete=complete_words(OBJECTIVES),
+        help=f"What the mapping of each layer minimises: {', '.join(OBJECTIVES)} (energy times "
+        f"delay).{more}",
+    )
+
+
+def _dataflow(more: str) -> Callable[[Decorated], Decorated]:
+    return click.option(
+        "--dataflow",
+        metavar="NAME",
+        shell_complete=complete_words(DATAFLOWS),
+        help=f"Dataflow in place of the hardware's own ('energysim list dataflows'){more}.",
+    )
+
+
+objective = _objective(
+    "NAME[,NAME]", " Two of the first three: every trade-off that no other beats."
 )
-dataflow = click.option(
-    "--dataflow",
-    metavar="NAME",
-    shell_complete=complete_words(DATAFLOWS),
-    help="Dataflow in place of the hardware's own ('energysim list dataflows'); all compares them.",
-)
+one_objective = _objective("NAME", "")
+dataflow = _dataflow("; all compares them")
+one_dataflow = _dataflow("")
 mapping = click.option(
     "--mapping",
     type=click.Path(path_type=Path),
