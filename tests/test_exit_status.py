@@ -126,8 +126,8 @@ IN_CHIP: dict[str, Change] = {
 IN_NET: dict[str, Change] = {
     "unknown kind": (
         "kind: linear", "kind: liner", "liner",
-        ("must be one of 'conv', 'depthwise', 'linear', 'pool', 'add', got 'liner'. "
-        "Did you mean 'linear'?"),
+        ("must be one of 'conv', 'depthwise', 'transposed', 'linear', 'matmul', 'pool', 'add', "
+        "'multiply', 'batch_norm', 'layer_norm', 'softmax', got 'liner'. Did you mean 'linear'?"),
     ),
     "dangling input": (
         "{name: third, kind: conv,", "{name: third, input: secnd, kind: conv,", "secnd",
