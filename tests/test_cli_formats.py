@@ -119,7 +119,7 @@ def test_markdown() -> None:
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (["--net", "resnet81"], "no network named 'vgg61'. Did you mean 'resnet18'?"),
+        (["--net", "resnet81"], "no network named 'resnet81'. Did you mean 'resnet18'?"),
         (["--net", "vgg16", "--pattern", "PSD4P8"], "Did you mean 'PSD4_P8'?"),
         (["--net", "vgg16", "--pattern", "4:2"], "in N:M, N must be at least 1 and less than M"),
         (["--net", "vgg16", "--pattern", "3x3_9"], "a 3x3 kernel has the taps 0 to 8"),
