@@ -56,6 +56,13 @@ class Nest:
         """Number of memory levels (the MACs are not one of them)."""
         return len(self.cuts)
 
+    @property
+    def array_axes(self) -> frozenset[int]:
+        """Array axes along which MACs stand side by side."""
+        return frozenset().union(
+            *self.axes, (loop.axis for loop in self.loops if loop.axis is not None)
+        )
+
     def holders(self, tensor: Tensor) -> tuple[int, ...]:
         """Levels that hold the tensor, outermost first."""
         return tuple(level for level, cut in enumerate(self.cuts) if cut[tensor] is not None)

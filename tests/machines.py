@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 from collections.abc import Sequence
@@ -45,6 +46,22 @@ def machine(*levels: dict[str, Any], **fields: Any) -> Hardware:
     }
     array = data["array"] | fields.pop("array", {})
     return Hardware.model_validate_json(json.dumps(data | {"array": array} | fields))
+
+
+def with_fields(
+    data: dict[str, Any], *changes: tuple[tuple[str | int, ...], Any]
+) -> dict[str, Any]:
+    """Copy plain data with some fields set; None removes a field."""
+    data = copy.deepcopy(data)
+    for loc, value in changes:
+        block: Any = data
+        for step in loc[:-1]:
+            block = block[step]
+        if value is None:
+            del block[loc[-1]]
+        else:
+            block[loc[-1]] = value
+    return data
 
 
 def network(*layers: dict[str, Any], size: tuple[int, int, int]) -> Network:

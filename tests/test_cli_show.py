@@ -139,4 +139,6 @@ def test_a_pattern_shows_what_it_covers() -> None:
     assert "never_live" not in data
     assert "2 of 4 neighbouring input channels" in shown("2:4")
     assert "4 taps of each kernel, drawn" in shown("pSC4")
-    assert "Did you mean" in call("show", "PSD4_P9x").err or call("show", "PSD4_P9x").status == 2
+    done = call("show", "PSD4_P9x")
+    assert done.status == 2
+    assert "no network or hardware named 'PSD4_P9x'" in done.err

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+from machines import with_fields
 from pydantic import BaseModel, ValidationError
 
 from energysim.axes import Dim, Tensor
@@ -61,16 +61,7 @@ CHIP: dict[str, Any] = {
 
 def changed(*changes: tuple[tuple[str | int, ...], Any]) -> dict[str, Any]:
     """Copy the chip with some fields set; None removes a field."""
-    data = copy.deepcopy(CHIP)
-    for loc, value in changes:
-        block: Any = data
-        for step in loc[:-1]:
-            block = block[step]
-        if value is None:
-            del block[loc[-1]]
-        else:
-            block[loc[-1]] = value
-    return data
+    return with_fields(CHIP, *changes)
 
 
 def load(data: dict[str, Any]) -> Hardware:

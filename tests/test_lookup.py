@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from command_line import call
+from machines import with_fields
 
 from energysim import technology
 from energysim.catalog import load_hardware
@@ -42,16 +42,7 @@ CHIP: dict[str, Any] = {
 
 def changed(*changes: tuple[tuple[str | int, ...], Any]) -> dict[str, Any]:
     """Copy the chip with some fields set; None removes a field."""
-    data = copy.deepcopy(CHIP)
-    for loc, value in changes:
-        block: Any = data
-        for step in loc[:-1]:
-            block = block[step]
-        if value is None:
-            del block[loc[-1]]
-        else:
-            block[loc[-1]] = value
-    return data
+    return with_fields(CHIP, *changes)
 
 
 def load(*changes: tuple[tuple[str | int, ...], Any]) -> Hardware:

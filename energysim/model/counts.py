@@ -442,12 +442,9 @@ class _Boundary:
         inner: int | None,
     ) -> None:
         self.rules, self.tensor, self.outer, self.inner = rules, tensor, outer, inner
-        every_axis = frozenset().union(
-            *nest.axes, (x.axis for x in nest.loops if x.axis is not None)
-        )
         cut = len(nest.loops) if inner is None else nest.cuts[inner][tensor]
         assert cut is not None  # holders() lists only levels with a cut
-        inner_axes = every_axis if inner is None else nest.axes[inner]
+        inner_axes = nest.array_axes if inner is None else nest.axes[inner]
         self.fans_out = inner_axes != nest.axes[outer]
         self.keeps = inner is not None or tensor in rules.latch
         roles: dict[int, Role] = {}

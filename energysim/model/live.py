@@ -242,8 +242,7 @@ def live_outputs(
 
 def fans_out(nest: Nest, level: int) -> bool:
     """Whether several MACs hang under an instance of a level."""
-    axes = frozenset().union(*nest.axes, (x.axis for x in nest.loops if x.axis is not None))
-    return axes != nest.axes[level]
+    return nest.array_axes != nest.axes[level]
 
 
 def _roles(shape: Shape, nest: Nest, trips: Sequence[int], dim: Dim, own: frozenset[int]) -> Along:

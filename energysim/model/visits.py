@@ -336,10 +336,9 @@ class Boundary:
         where: tuple[Dim, ...],
     ) -> None:
         outer, inner = levels
-        every = frozenset().union(*nest.axes, (x.axis for x in nest.loops if x.axis is not None))
         cut = len(nest.loops) if inner is None else nest.cuts[inner][tensor]
         assert cut is not None  # holders() lists only levels with a cut
-        axes = every if inner is None else nest.axes[inner]
+        axes = nest.array_axes if inner is None else nest.axes[inner]
         self.where = where
         self.multicast = rules.multicast
         self.fans_out = axes != nest.axes[outer]
