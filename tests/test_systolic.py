@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from math import ceil
-from pathlib import Path
 
 import pytest
 from command_line import call
@@ -16,32 +14,6 @@ from energysim.axes import Shape
 from energysim.errors import InputError
 from energysim.model.systolic import DATAFLOWS, systolic
 from energysim.sparsity import Mask
-
-GOLDEN = Path(__file__).parent / "golden" / "scalesim.csv"
-WORDS = dict(zip(("os", "ws", "is"), DATAFLOWS, strict=True))
-
-
-def golden() -> list[dict[str, str]]:
-    lines = [line for line in GOLDEN.read_text().splitlines() if not line.startswith("#")]
-    return list(csv.DictReader(lines))
-
-
-@pytest.mark.parametrize("row", golden(), ids=lambda row: "-".join(list(row.values())[:10]))
-def test_scale_sim(row: dict[str, str]) -> None:
-    k, c, p, r, stride, rows, columns = (
-        int(row[name]) for name in ("K", "C", "P", "R", "stride", "array_rows", "array_cols")
-    )
-    side = (p - 1) * stride + r
-    shape = Shape((1, 1, k, c, p, p, r, r), stride=(stride, stride), size=(side, side))
-    mask = Mask.of(row["n_m"], shape) if row["n_m"] not in ("", "4:4") else None
-    found = systolic(shape, rows, columns, WORDS[row["dataflow"]], mask=mask)
-    assert found.cycles == int(row["compute_cycles"])
-    assert found.input_reads == int(row["sram_input_reads"])
-    assert found.weight_reads == int(row["sram_weight_reads"])
-    # Output stationary, the tool counts a write for each row and column of the array in every
-    # fold on top of the outputs.
-    defect = (rows + columns) * found.folds if row["dataflow"] == "os" else 0
-    assert found.output_writes + defect == int(row["sram_output_writes"])
 
 
 def stepped(pixels: int, taps: int, filters: int, rows: int, columns: int, flow: str) -> int:
