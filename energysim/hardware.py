@@ -230,6 +230,7 @@ class Array(_Priced):
     """The array of processing elements and the network that feeds it."""
 
     _constants = ("hop_pj_per_bit",)
+    _only_if_given = frozenset({"ranges", "from_tables", "link_bits_per_cycle"})
 
     axes: Annotated[dict[AxisName, AxisSize], Field(min_length=1, max_length=4)]
     """name and length of each axis, 1 to 4 of them"""
@@ -241,12 +242,21 @@ class Array(_Priced):
     """partial sums of several processing elements are added on their way out"""
     systolic: bool = False
     """operands ripple through the array: filling and draining it costs cycles"""
+    link_bits_per_cycle: dict[TensorWord, Positive] = Field(default_factory=dict)
+    """width of the bus that a tensor has to itself between the memories and the array, each way;
+    with it each pass waits for its weights and first inputs. One left out is no limit [bit/cycle]
+    """
     hop_pj_per_bit: Energy = 0.0
     """of moving one bit between neighbouring processing elements [pJ/bit]"""
     source: Text
     """where the values come from"""
     assumed: tuple[str, ...] = ()
     """fields above whose values are not published"""
+
+    @property
+    def links(self) -> dict[Tensor, float]:
+        """The buses of ``link_bits_per_cycle``."""
+        return {Tensor[word.upper()]: width for word, width in self.link_bits_per_cycle.items()}
 
     def _problems(self) -> Iterator[Problem]:
         yield from super()._problems()

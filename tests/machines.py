@@ -133,7 +133,7 @@ def random_machine(rng: random.Random) -> Hardware:
         cheap = {"read_pj_per_bit": 0.1, "write_pj_per_bit": 0.2}
         size = rng.randint(16, 40)
         levels.append(memory("RF", "regfile", per=names, holds=held, capacity_bytes=size, **cheap))
-    return machine(
+    hardware = machine(
         *levels,
         dram={
             "bandwidth_bits_per_cycle": rng.choice((4.0, 30.0)),
@@ -157,7 +157,19 @@ def random_machine(rng: random.Random) -> Hardware:
         dataflow=rng.choice(sorted(DATAFLOWS)),
         static_mw=rng.choice((0.0, 5.0)),
     )
+    # a draw of its own, so that all others stay what they were
+    links = random.Random(sum(rng.getstate()[1][:8])).choice(LINKS)
+    array = hardware.array.model_copy(update={"link_bits_per_cycle": links})
+    return hardware.model_copy(update={"array": array})
 
+
+LINKS: tuple[dict[str, float], ...] = (
+    {},
+    {},
+    {"weight": 8.0, "input": 4.0, "output": 24.0},
+    {"input": 2.0},
+    {"weight": 3.0},
+)
 
 KERNELS = ((1, 1), (3, 3), (2, 1), (3, 3))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +16,10 @@ from energysim.sparsity import (
     entries_per_element,
     run_length_coded,
 )
+from energysim.validation.data import read_rows
 
 Values = npt.NDArray[np.int64]
 
-GOLDEN = Path(__file__).parent / "golden" / "eyeriss_alexnet.csv"
 DENSITIES = (0.0, 0.02, 0.1, 0.3, 0.6, 0.95, 1.0)
 
 
@@ -148,8 +147,7 @@ def test_width_of_a_pair() -> None:
 
 
 def rows() -> list[dict[str, str]]:
-    lines = [line for line in GOLDEN.read_text().splitlines() if not line.startswith("#")]
-    return list(csv.DictReader(lines))
+    return read_rows("eyeriss_alexnet.csv")
 
 
 def moved_bytes(row: dict[str, str]) -> tuple[float, float]:
@@ -190,5 +188,5 @@ def test_readme_tells_the_ratios() -> None:
     ratios = [raw / coded for raw, coded in map(moved_bytes, rows())]
     words = ", ".join(f"{ratio:.2f}" for ratio in ratios)
     measured = ", ".join(row["rlc_ratio"] for row in rows())
-    text = " ".join((GOLDEN.parent.parent.parent / "README.md").read_text().split())
+    text = " ".join((Path(__file__).parents[1] / "README.md").read_text().split())
     assert f"{words} in conv1 to conv5; measured were {measured}" in text

@@ -132,6 +132,71 @@ def test_a_systolic_array_fills_and_drains_for_every_fold() -> None:
     assert run(hardware, *rows).cycles == 120 + 6 * 2
 
 
+PE = memory("RF", "regfile", per=["rows", "cols"], holds=["weight", "input"], capacity_bytes=8)
+PASSES = (
+    {
+        "level": "BUF",
+        "temporal": [("K", 2), ("C", 3), ("P", 4), ("Q", 5)],
+        "spatial": [("K", 2, "cols"), ("C", 2, "rows")],
+    },
+)
+"""120 steps; 6 passes, each with 4 weights and 20 steps of 2 inputs and 2 sums"""
+
+
+def linked(*levels: dict[str, Any], dram: float | None = None, **links: float) -> Hardware:
+    """A machine whose array has buses of its own."""
+    array = {"link_bits_per_cycle": links}
+    return machine(
+        memory("BUF", **BUFFER), *levels, array=array, dram={"bandwidth_bits_per_cycle": dram}
+    )
+
+
+def test_a_bus_of_the_array_can_be_what_takes_longest() -> None:
+    assert run(linked(PE), *PASSES).cycles == 120
+    assert run(linked(PE, input=16.0), *PASSES).cycles == 120  # as fast as the array
+    assert run(linked(PE, input=8.0), *PASSES).cycles == 240
+    # each way by itself: 240 sums out; those of the first two channels do not come in
+    assert run(linked(PE, output=12.0), *PASSES).cycles == 240 * 24 // 12
+    assert run(linked(PE, input=8.0, output=24.0), *PASSES).cycles == 240
+
+
+def test_each_pass_waits_for_its_weights_and_first_inputs() -> None:
+    assert run(linked(PE, weight=16.0), *PASSES).cycles == 120 + 6 * 4 * 8 // 16
+    assert run(linked(PE, weight=16.0, input=16.0), *PASSES).cycles == 120 + 6 * (2 + 1)
+    # inputs that stay while the weights change are still counted as loaded for each pass
+    assert run(linked(PE, input=16.0), *PASSES).cycles == 120
+
+
+def test_double_buffered_weights_come_while_others_are_used() -> None:
+    double = PE | {"double_buffered": True, "capacity_bytes": 16}
+    assert run(linked(double, weight=16.0, input=16.0), *PASSES).cycles == 120 + 2 + 1
+    assert run(linked(double, weight=1.0), *PASSES).cycles == 24 * 8 + 4 * 8
+
+
+def test_waiting_for_dram_covers_the_bus_behind_it() -> None:
+    """Weights that come from DRAM into the array itself take the slower of the two ways."""
+    buffer = memory("BUF", **BUFFER, holds=["input", "output"])
+    times = {}
+    for dram in (8.0, 32.0):
+        hardware = machine(
+            buffer,
+            PE,
+            array={"link_bits_per_cycle": {"weight": 16.0}},
+            dram={"bandwidth_bits_per_cycle": dram},
+        )
+        # the last sums are out when their memory is free again: DRAM does not overlap
+        times[dram] = run(hardware, *PASSES).cycles - DRAM_BITS // int(dram)
+    assert times == {8.0: 120, 32.0: 120 + 24 * 8 // 16 // 2}
+
+
+def test_the_vector_unit_has_no_buses() -> None:
+    net = network({"name": "p", "kind": "pool", "kernel": 2}, size=(3, 6, 6))
+    lanes = {"lanes": 8, "energy_pj": 0.25, "source": "a test"}
+    array = {"link_bits_per_cycle": {"input": 1.0, "output": 1.0}}
+    chip = machine(memory("BUF", **BUFFER), vector=lanes, array=array)
+    assert simulate(net, chip).total_cycles == -(-3 * 9 * 4 // 8)
+
+
 def test_static_energy_is_power_times_time() -> None:
     hardware = machine(memory("BUF", **BUFFER), static_mw=7.0)
     result = simulate(NET, hardware)

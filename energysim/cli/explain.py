@@ -243,7 +243,8 @@ class _Drawing:
             yield _skipping(skipped)
         unit = "the array" if self.layer.has_weights else "the vector unit"
         hidden = {f"steps of {unit}": float(time.compute[0])}
-        added: dict[str, float] = {}
+        hidden["the busiest bus of the array"] = float(time.links[0])
+        added = {"loading weights and first inputs of each pass": float(time.ramp[0])}
         for level, cycles in enumerate(time.levels):
             where = hidden if overlaps(self.hardware, self.nest, level) else added
             where[f"traffic of {self.hardware.levels[level].name}"] = float(cycles[0])

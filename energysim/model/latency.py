@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +27,10 @@ class Latency:
     """array steps, and filling and draining of a systolic array"""
     levels: tuple[Floats, ...]
     """traffic of each level over its bandwidth; 0 where bandwidth is not a limit"""
+    links: Floats
+    """traffic of the busiest bus of the array; 0 where the buses are no limit"""
+    ramp: Floats
+    """the array waits for the weights and first inputs of a pass"""
     exposed: Floats
     """first fill and last drain, which nothing can hide"""
     total: Floats
@@ -65,10 +70,11 @@ def latency(
 
     Notes
     -----
-    ``total = max(compute, cycles of levels that overlap) + sum of the others + exposed``. DRAM
-    overlaps when every level that it fills is double-buffered; its first tiles in and last tile out
-    are exposed then. A systolic array takes ``sum of (used length - 1)`` extra cycles for every
-    tile of the level that has an instance per processing element.
+    ``total = max(compute, links, cycles of levels that overlap) + sum of the others + ramp +
+    exposed``. DRAM overlaps when every level that it fills is double-buffered; its first tiles in
+    and last tile out are exposed then. A systolic array takes ``sum of (used length - 1)`` extra
+    cycles for every tile of the level that has an instance per processing element. For buses and
+    passes see :func:`_links`.
     """
     zero = np.zeros(np.shape(steps))
     if vector:
@@ -89,12 +95,17 @@ def latency(
         traffic = level_bits(tariff, level, value) + zero
         cycles.append(traffic / (memory.bandwidth_bits_per_cycle * instances))
         (overlapped if overlaps(hardware, nest, level) else added).append(cycles[-1])
+    links, ramp = zero, zero
+    if hardware.array.link_bits_per_cycle and not vector:
+        busy, ramp = _links(hardware, nest, tariff, value)
+        links = np.maximum.reduce([zero, *busy])
+        overlapped.append(links)
     exposed = zero
     width = hardware.levels[0].bandwidth_bits_per_cycle
     if width is not None and overlaps(hardware, nest, 0):
         exposed = _exposed_bits(nest, tariff, value) / width + zero
-    total = np.maximum.reduce(overlapped) + sum(added) + exposed
-    return Latency(compute, tuple(cycles), exposed, np.ceil(total))
+    total = np.maximum.reduce(overlapped) + sum(added) + ramp + exposed
+    return Latency(compute, tuple(cycles), links, ramp + zero, exposed, np.ceil(total))
 
 
 def level_bits(
@@ -104,14 +115,20 @@ def level_bits(
     total: Floats | float = float(
         sum(bits for key, bits in tariff.once_bits.items() if key[0] == level)
     )
-    for key, bits in tariff.bits.items():
-        counted = value(key) if key[0] == level else None
-        if counted is not None:
-            moved = tariff.moved.get(key, counted * bits)
-            if key in tariff.timed_bits:  # gating saves no time
-                moved = counted * tariff.timed_bits[key]
-            total = np.asarray(total + moved, dtype=np.float64)
+    for key in tariff.bits:
+        if key[0] == level:
+            total = np.asarray(total + _timed_bits(tariff, key, value), dtype=np.float64)
     return total
+
+
+def _timed_bits(tariff: Tariff, key: Key, value: Callable[[Key], Numbers | None]) -> Floats | float:
+    """Bits that one action moves, those of gated accesses too: gating saves no time."""
+    counted = value(key) if key in tariff.bits else None
+    if counted is None:
+        return 0.0
+    if key in tariff.timed_bits:
+        return np.asarray(counted * tariff.timed_bits[key], dtype=np.float64)
+    return np.asarray(tariff.moved.get(key, counted * tariff.bits[key]), dtype=np.float64)
 
 
 def overlaps(hardware: Hardware, nest: Nest, level: int) -> bool:
@@ -141,6 +158,63 @@ def _exposed_bits(
         if tile is not None and bits:
             total = np.asarray(total + tile * bits, dtype=np.float64)
     return total
+
+
+WAYS: dict[Tensor, tuple[tuple[str, ...], ...]] = {
+    Tensor.WEIGHT: (("read",),),
+    Tensor.INPUT: (("read",),),
+    Tensor.OUTPUT: (("read",), ("update", "update_complete")),
+}
+"""What goes over a bus of the array, each way of it."""
+
+
+def _links(
+    hardware: Hardware, nest: Nest, tariff: Tariff, value: Callable[[Key], Numbers | None]
+) -> tuple[list[Floats], Floats]:
+    """Cycles of each bus of the array, each way; and cycles that the array waits for its passes.
+
+    A pass lasts as long as the weights in the array stay. Where their memory is not
+    double-buffered, nothing is computed while those of the next pass come in, nor until each
+    processing element has the first of its inputs; the others arrive while it computes. How many
+    passes there are is what all of them load over what the first one does. (Chen et al., JSSC 2017,
+    sections IV-A and VI-A, for buses and ramp-up; that nothing else is exposed is our assumption.)
+    """
+    busy: dict[tuple[Tensor, int], Floats] = {}
+    loads: dict[Tensor, Floats] = {}  # cycles to load the first tiles
+    for tensor, width in hardware.array.links.items():
+        holders = nest.holders(tensor)
+        if not holders:
+            continue
+        outer, inner = _entry(nest, holders)
+        for way, names in enumerate(WAYS[tensor]):
+            bits = sum(_timed_bits(tariff, (outer, tensor, name), value) for name in names)
+            busy[tensor, way] = np.asarray(bits / width, dtype=np.float64)
+        first = None if inner is None else value((inner, tensor, "first"))
+        if first is not None:
+            each = tariff.bits.get((outer, tensor, "read"), 0.0)
+            loads[tensor] = np.asarray(first * each / width, dtype=np.float64)
+    weights = loads.get(Tensor.WEIGHT)
+    if weights is None:
+        return list(busy.values()), np.zeros(())
+    inputs = loads.get(Tensor.INPUT, np.zeros(()))
+    outer, inner = _entry(nest, nest.holders(Tensor.WEIGHT))
+    if inner is not None and hardware.levels[inner].double_buffered:
+        return list(busy.values()), weights + inputs
+    every = busy.pop((Tensor.WEIGHT, 0))
+    passes = np.divide(every, weights, out=np.zeros_like(every), where=weights > 0)
+    from_dram = hardware.levels[outer].bandwidth_bits_per_cycle if outer == 0 else None
+    if from_dram is not None and not overlaps(hardware, nest, 0):
+        # The same bits on one way: the wait for DRAM, already counted, covers that for the bus.
+        every = every * max(0.0, 1 - hardware.array.links[Tensor.WEIGHT] / from_dram)
+    return list(busy.values()), every + passes * inputs
+
+
+def _entry(nest: Nest, holders: Sequence[int]) -> tuple[int, int | None]:
+    """The level from which a tensor enters the array, and the one that takes it there, if any."""
+    for outer, inner in pairwise(holders):
+        if nest.axes[outer] != nest.axes[inner]:
+            return outer, inner
+    return holders[-1], None
 
 
 def _ripple(

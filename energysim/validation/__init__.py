@@ -21,7 +21,7 @@ from energysim.validation.check import (
     within,
 )
 
-MODULES = ("scalesim",)
+MODULES = ("eyeriss", "scalesim")
 """Modules with studies, in the order of the table."""
 
 __all__ = [
