@@ -21,7 +21,7 @@ from energysim.validation.check import (
     within,
 )
 
-MODULES = ("eyeriss", "scalesim")
+MODULES = ("eyeriss", "scalesim", "vela")
 """Modules with studies, in the order of the table."""
 
 __all__ = [
