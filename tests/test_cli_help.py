@@ -15,7 +15,7 @@ from energysim.cli import main, options
 from energysim.hardware import FormatWord
 from energysim.mapper.goal import Objective
 
-COMMANDS = ["run", "list", "show", "check", "cache", "formats", "compare", "import"]
+COMMANDS = ["run", "list", "show", "check", "cache", "formats", "compare", "import", "validate"]
 HEAVY = ("numpy", "pandas", "matplotlib", "rich")
 
 
@@ -157,7 +157,7 @@ def completed(*words: str) -> list[str]:
         (["run", "--dataflow", "out"], ["plain,output_stationary"]),
         (["run", "--pattern", "psd4"], ["plain,PSD4_P8", "plain,PSD4_P16"]),
         (["run", "--objective", "e"], ["plain,energy", "plain,edp"]),
-        (["show", "eyeriss_"], ["plain,eyeriss_absolute"]),
+        (["show", "eyeriss_a"], ["plain,eyeriss_absolute"]),
         (["list", "d"], ["plain,dataflows"]),
     ],
 )

@@ -33,6 +33,7 @@ _MODULES = {
     "formats": "formats",
     "compare": "compare",
     "import": "import_",
+    "validate": "validate",
 }
 
 
