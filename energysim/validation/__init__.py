@@ -21,7 +21,7 @@ from energysim.validation.check import (
     within,
 )
 
-MODULES = ("eyeriss", "scalesim", "vela")
+MODULES = ("eyeriss", "isca16", "nn_dataflow", "scalesim", "vela")
 """Modules with studies, in the order of the table."""
 
 __all__ = [
