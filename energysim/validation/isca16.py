@@ -30,7 +30,7 @@ UNEVEN = ("conv3", "conv4", "conv5")
 """
 
 LESS = {
-    "conv1": "parts of rows leave room for all weights in the buffer; inputs once, not for each half",
+    "conv1": "parts of rows leave room for all weights; inputs once, not for each half",
     "conv2": "parts of rows leave room for weights in the buffer: they are read once, not 8 times",
 }
 """Why we move less."""
