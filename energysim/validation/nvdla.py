@@ -23,7 +23,7 @@ SMALL = ("64", "32")
 """Sizes of which frames a second aren't claimed."""
 
 WHY_SMALL = (
-    "their time is what 137 to 139 MB an image take at this bandwidth; the best mapping moves 55 MB, "
+    "their time is what 137 to 139 MB an image take at this bandwidth; the best mapping moves 55, "
     "most of it while the array computes. How the estimate splits layers that a small buffer does "
     "not hold stands in a spreadsheet that we could not read"
 )
