@@ -21,7 +21,7 @@ from energysim.validation.check import (
     within,
 )
 
-MODULES = ("eyeriss", "isca16", "nn_dataflow", "nvdla", "scalesim", "vela")
+MODULES = ("eyeriss", "isca16", "maestro", "nn_dataflow", "nvdla", "scalesim", "vela")
 """Modules with studies, in the order of the table."""
 
 __all__ = [
