@@ -300,18 +300,20 @@ STUDIES = (
         kind="vendor",
         source="ethos-u-vela 5.2.0, Arm's compiler: its estimates, no silicon",
         method=(
-            "Four int8 networks on six sizes of the machine; each layer is mapped onto the block "
-            "of outputs that the compiler chose: every block loads its window of inputs, once "
-            "more for each group of output channels. Weights are compared before coding, without "
-            "those that the compiler makes for the mean. Feature maps: off its figures we take "
-            "that each position of the image costs a burst (32 bytes of SRAM, 128 of DRAM, for "
-            "3), and inputs that a stride passes over; ours count padding as it does, in a window"
-            " but not beyond a whole map. The rest is that it counts blocks at the edge as whole "
-            "ones, and channels in sixteens. Cycles: it also counts kernels in steps of 4 taps "
-            "and channels in steps of 8 to 32, an eighth of a cycle to 2 for each output, up to 6"
-            " for an addition (ours: 1 at most), and the bursts of the image, a fifth of the time"
-            " on U65; it loads the weights of a layer during the one before, ours begin with the "
-            "layer. Our image comes from flash on U55, theirs is in the SRAM."
+            "Four int8 networks on six sizes of the machine, with 2 MiB of SRAM, as theirs had no"
+            " limit, or less where that would keep all weights from one inference to the next; "
+            "each layer is mapped onto the block of outputs that the compiler chose: every block "
+            "loads its window of inputs, once more for each group of output channels. Weights are"
+            " compared before coding, without those that the compiler makes for the mean. Feature"
+            " maps: off its figures we take that each position of the image costs a burst (32 "
+            "bytes of SRAM, 128 of DRAM, for 3), and inputs that a stride passes over; ours count"
+            " padding as it does, in a window but not beyond a whole map. The rest is that it "
+            "counts blocks at the edge as whole ones, and channels in sixteens. Cycles: it also "
+            "counts kernels in steps of 4 taps and channels in steps of 8 to 32, an eighth of a "
+            "cycle to 2 for each output, up to 6 for an addition (ours: 1 at most), and the "
+            "bursts of the image, a fifth of the time on U65; it loads the weights of a layer "
+            "during the one before, ours begin with the layer. Our image comes from flash on U55,"
+            " theirs is in the SRAM."
         ),
         compute=_checks,
     ),
