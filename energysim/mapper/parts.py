@@ -18,7 +18,7 @@ from energysim.mapping import Nest
 from energysim.model.capacity import element_bits
 from energysim.model.counts import Counts, Key
 from energysim.model.energy import tariff
-from energysim.model.latency import latency, overlaps
+from energysim.model.latency import latency, links, overlaps
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -66,9 +66,8 @@ class CostModel:
 
     def cycles(self) -> list[Part]:
         """Times of which the latency is the longest, each with all that cannot overlap."""
-        here, hardware, rules = self.here, self.problem.hardware, self.problem.rules
+        here, hardware = self.here, self.problem.hardware
         nest = self._structure()
-        del rules
         added: dict[Key, float] = {}
         start = 0.0
         together: list[tuple[dict[Key, float], float]] = [({}, self._steps())]
@@ -85,11 +84,17 @@ class CostModel:
             else:
                 added |= own
                 start += once
+        if self.problem.store is not None:
+            buses = links(hardware, nest, self.tariff)
+            together += [(dict(own), 0.0) for own in buses.busy]
+            for key, price in buses.waits.items():
+                added[key] = added.get(key, 0.0) + price
         first = self._first_tiles(nest)
         fold = self._folds()
         parts = []
         for i, (own, once) in enumerate(together):
-            parts.append(Part(own | added, once + start, first, {} if i else fold))
+            every = {key: own.get(key, 0.0) + added.get(key, 0.0) for key in own | added}
+            parts.append(Part(every, once + start, first, {} if i else fold))
         return parts
 
     def _steps(self) -> float:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from itertools import pairwise
 
 import numpy as np
@@ -74,7 +75,7 @@ def latency(
     exposed``. DRAM overlaps when every level that it fills is double-buffered; its first tiles in
     and last tile out are exposed then. A systolic array takes ``sum of (used length - 1)`` extra
     cycles for every tile of the level that has an instance per processing element. For buses and
-    passes see :func:`_links`.
+    passes see :func:`links`.
     """
     zero = np.zeros(np.shape(steps))
     if vector:
@@ -95,17 +96,16 @@ def latency(
         traffic = level_bits(tariff, level, value) + zero
         cycles.append(traffic / (memory.bandwidth_bits_per_cycle * instances))
         (overlapped if overlaps(hardware, nest, level) else added).append(cycles[-1])
-    links, ramp = zero, zero
+    busiest, ramp = zero, zero
     if hardware.array.link_bits_per_cycle and not vector:
-        busy, ramp = _links(hardware, nest, tariff, value)
-        links = np.maximum.reduce([zero, *busy])
-        overlapped.append(links)
+        busiest, ramp = (each + zero for each in _link_cycles(hardware, nest, tariff, value))
+        overlapped.append(busiest)
     exposed = zero
     width = hardware.levels[0].bandwidth_bits_per_cycle
     if width is not None and overlaps(hardware, nest, 0):
         exposed = _exposed_bits(nest, tariff, value) / width + zero
     total = np.maximum.reduce(overlapped) + sum(added) + ramp + exposed
-    return Latency(compute, tuple(cycles), links, ramp + zero, exposed, np.ceil(total))
+    return Latency(compute, tuple(cycles), busiest, ramp, exposed, np.ceil(total))
 
 
 def level_bits(
@@ -168,45 +168,111 @@ WAYS: dict[Tensor, tuple[tuple[str, ...], ...]] = {
 """What goes over a bus of the array, each way of it."""
 
 
-def _links(
-    hardware: Hardware, nest: Nest, tariff: Tariff, value: Callable[[Key], Numbers | None]
-) -> tuple[list[Floats], Floats]:
-    """Cycles of each bus of the array, each way; and cycles that the array waits for its passes.
+@dataclass(frozen=True, slots=True)
+class Load:
+    """How a tensor gets into the array."""
+
+    read: Key
+    """elements read for it, of all passes"""
+    first: Key
+    """elements that the array holds first"""
+    cycles: float
+    """to load one of them"""
+
+
+@dataclass(frozen=True, slots=True)
+class Links:
+    """The buses of an array, for the levels that hold each tensor."""
+
+    busy: tuple[Mapping[Key, float], ...]
+    """of each bus and way that is used while the array computes: cycles of one counted element"""
+    waits: Mapping[Key, float]
+    """cycles of one counted element during which the array computes nothing"""
+    loads: Mapping[Tensor, Load]
+    """weights and inputs that a pass begins with; nothing where the array keeps no weights"""
+    every_pass: bool
+    """the array waits in each pass, not in the first one only"""
+
+
+def links(hardware: Hardware, nest: Nest, tariff: Tariff) -> Links:
+    """Buses of the array, and what it waits for at the beginning of a pass.
 
     A pass lasts as long as the weights in the array stay. Where their memory is not
     double-buffered, nothing is computed while those of the next pass come in, nor until each
-    processing element has the first of its inputs; the others arrive while it computes. How many
-    passes there are is what all of them load over what the first one does. (Chen et al., JSSC 2017,
-    sections IV-A and VI-A, for buses and ramp-up; that nothing else is exposed is our assumption.)
+    processing element has the first of its inputs; the others arrive while it computes.
+
+    Notes
+    -----
+    Buses and ramp-up are those of Chen et al., JSSC 2017, sections IV-A, V-B and VI-A; that nothing
+    else is exposed is our assumption (``energysim validate eyeriss_alexnet``).
     """
-    busy: dict[tuple[Tensor, int], Floats] = {}
-    loads: dict[Tensor, Floats] = {}  # cycles to load the first tiles
+    busy: list[dict[Key, float]] = []
+    waits: dict[Key, float] = {}
+    loads: dict[Tensor, Load] = {}
+    every_pass = False
     for tensor, width in hardware.array.links.items():
         holders = nest.holders(tensor)
         if not holders:
             continue
         outer, inner = _entry(nest, holders)
-        for way, names in enumerate(WAYS[tensor]):
-            bits = sum(_timed_bits(tariff, (outer, tensor, name), value) for name in names)
-            busy[tensor, way] = np.asarray(bits / width, dtype=np.float64)
-        first = None if inner is None else value((inner, tensor, "first"))
-        if first is not None:
-            each = tariff.bits.get((outer, tensor, "read"), 0.0)
-            loads[tensor] = np.asarray(first * each / width, dtype=np.float64)
-    weights = loads.get(Tensor.WEIGHT)
-    if weights is None:
-        return list(busy.values()), np.zeros(())
-    inputs = loads.get(Tensor.INPUT, np.zeros(()))
-    outer, inner = _entry(nest, nest.holders(Tensor.WEIGHT))
-    if inner is not None and hardware.levels[inner].double_buffered:
-        return list(busy.values()), weights + inputs
-    every = busy.pop((Tensor.WEIGHT, 0))
-    passes = np.divide(every, weights, out=np.zeros_like(every), where=weights > 0)
-    from_dram = hardware.levels[outer].bandwidth_bits_per_cycle if outer == 0 else None
-    if from_dram is not None and not overlaps(hardware, nest, 0):
-        # The same bits on one way: the wait for DRAM, already counted, covers that for the bus.
-        every = every * max(0.0, 1 - hardware.array.links[Tensor.WEIGHT] / from_dram)
-    return list(busy.values()), every + passes * inputs
+        ways = [
+            {
+                (outer, tensor, name): tariff.bits[outer, tensor, name] / width
+                for name in names
+                if (outer, tensor, name) in tariff.bits
+            }
+            for names in WAYS[tensor]
+        ]
+        if inner is not None and tensor is not Tensor.OUTPUT:
+            read, each = (outer, tensor, "read"), sum(ways[0].values())
+            loads[tensor] = Load(read, (inner, tensor, "first"), each)
+            if tensor is Tensor.WEIGHT and not hardware.levels[inner].double_buffered:
+                every_pass = True
+                waits = {key: price * _own_share(hardware, nest, outer) for key, price in
+                         ways.pop().items()}  # fmt: skip
+        busy += ways
+    return Links(tuple(busy), waits, loads if Tensor.WEIGHT in loads else {}, every_pass)
+
+
+def _own_share(hardware: Hardware, nest: Nest, outer: int) -> float:
+    """Share of the wait for weights on their bus that the wait for DRAM does not cover.
+
+    Where they come from DRAM into the array it is one way, as fast as its slower part.
+    """
+    from_dram = hardware.levels[0].bandwidth_bits_per_cycle
+    if outer or from_dram is None or overlaps(hardware, nest, 0):
+        return 1.0
+    return max(0.0, 1 - hardware.array.links[Tensor.WEIGHT] / from_dram)
+
+
+def _link_cycles(
+    hardware: Hardware, nest: Nest, tariff: Tariff, value: Callable[[Key], Numbers | None]
+) -> tuple[Floats, Floats]:
+    """Cycles of the busiest bus, and those that the array waits.
+
+    How many passes there are is what all of them load over what the first one does.
+    """
+    buses = links(hardware, nest, tariff)
+
+    def cycles(prices: Mapping[Key, float]) -> Floats:
+        total: Floats = np.zeros(())
+        for key, price in prices.items():
+            moved = _timed_bits(tariff, key, value)
+            total = total + moved * (price / tariff.bits[key] if tariff.bits[key] else 0.0)
+        return total
+
+    def counted(key: Key) -> Floats:
+        found = value(key)
+        return np.asarray(0.0 if found is None else found, dtype=np.float64)
+
+    busiest = reduce(np.maximum, map(cycles, buses.busy), np.zeros(()))
+    tiles = {tensor: counted(load.first) for tensor, load in buses.loads.items()}
+    waits = {tensor: tiles[tensor] * load.cycles for tensor, load in buses.loads.items()}
+    if not buses.every_pass:
+        return busiest, np.asarray(sum(waits.values(), np.zeros(())))
+    load = buses.loads[Tensor.WEIGHT]
+    passes = counted(load.read) / np.maximum(tiles[Tensor.WEIGHT], 1)
+    return busiest, cycles(buses.waits) + passes * waits.get(Tensor.INPUT, 0.0)
 
 
 def _entry(nest: Nest, holders: Sequence[int]) -> tuple[int, int | None]:
