@@ -21,7 +21,17 @@ from energysim.validation.check import (
     within,
 )
 
-MODULES = ("eyeriss", "isca16", "maestro", "nn_dataflow", "nvdla", "scalesim", "vela")
+MODULES = (
+    "edge_tpu",
+    "eyeriss",
+    "isca16",
+    "maestro",
+    "nn_dataflow",
+    "nvdla",
+    "scalesim",
+    "tpu_v1",
+    "vela",
+)
 """Modules with studies, in the order of the table."""
 
 __all__ = [
