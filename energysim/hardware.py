@@ -329,7 +329,7 @@ class Level(_Priced):
     """One level of the memory hierarchy; energies and bandwidth are those of one instance."""
 
     _constants = ("read_pj_per_bit", "write_pj_per_bit")
-    _only_if_given = frozenset({"ranges", "from_tables", "bank_kib", "access_bits"})
+    _only_if_given = frozenset({"ranges", "from_tables", "bank_kib", "access_bits", "burst_bits"})
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
     """unique; the word in the ``level`` column"""
@@ -369,6 +369,9 @@ class Level(_Priced):
     """of writing one bit [pJ/bit]; left out, the kind of DRAM or ``technology`` tells it"""
     bandwidth_bits_per_cycle: Positive | None = None
     """of one instance, reads and writes together; null = never the limit [bit/cycle]"""
+    burst_bits: Annotated[int, Field(ge=1, le=2**20)] | None = None
+    """of DRAM: what lies in a row takes the time of whole bursts, tensors being stored dense in the
+    order of their dims; null = any number of bits takes its own time [bit]"""
     double_buffered: bool = False
     """the next tile is loaded while the present one is used; both must fit"""
     halo: Literal["keep", "refetch"] = "keep"
@@ -431,8 +434,7 @@ class Level(_Priced):
         whole = sum(bits.values()) if isinstance(bits, dict) else bits
         if self.bank_kib is not None and whole and self.bank_kib * BITS_PER_KIB > whole:
             yield ("bank_kib",), f"is larger than the level, {whole / BITS_PER_KIB:g} KiB"
-        if self.access_bits is not None and self.kind != "sram":
-            yield ("access_bits",), f"is for sram only: nothing is looked up by it for {self.kind}"
+        yield from self._misplaced()
         yield from _repeated("per", self.per)
         yield from _repeated("holds", self.holds)
         yield from _repeated("bypass", self.bypass)
@@ -456,6 +458,13 @@ class Level(_Priced):
                 )
         if self.compressed and "weight" not in self.holds:
             yield ("compressed",), f"'{self.name}' holds no weights"
+
+    def _misplaced(self) -> Iterator[Problem]:
+        """Fields that mean nothing for this kind of memory."""
+        if self.burst_bits is not None and not self.is_dram:
+            yield ("burst_bits",), f"is for DRAM only, got kind {self.kind}: leave it out"
+        if self.access_bits is not None and self.kind != "sram":
+            yield ("access_bits",), f"is for sram only: nothing is looked up by it for {self.kind}"
 
 
 class Hardware(_Priced):

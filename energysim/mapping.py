@@ -82,6 +82,8 @@ class Rules:
     """padding is moved like data (``padding: count``)"""
     latch: frozenset[Tensor] = frozenset()
     """operands that the MAC keeps while they stay the same"""
+    bursts: bool = False
+    """the outermost level moves whole bursts: count how long its tiles lie in a row"""
 
 
 class LevelLoops(BaseModel):
@@ -194,6 +196,7 @@ def machine_rules(hardware: Hardware, *, has_weights: bool) -> Rules:
         refetch=frozenset(i for i, level in enumerate(hardware.levels) if level.halo == "refetch"),
         count_padding=hardware.padding == "count",
         latch=hardware.mac.latched if has_weights else frozenset({Tensor.OUTPUT}),
+        bursts=hardware.levels[0].burst_bits is not None,
     )
 
 

@@ -157,10 +157,12 @@ def random_machine(rng: random.Random) -> Hardware:
         dataflow=rng.choice(sorted(DATAFLOWS)),
         static_mw=rng.choice((0.0, 5.0)),
     )
-    # a draw of its own, so that all others stay what they were
-    links = random.Random(sum(rng.getstate()[1][:8])).choice(LINKS)
-    array = hardware.array.model_copy(update={"link_bits_per_cycle": links})
-    return hardware.model_copy(update={"array": array})
+    # draws of their own, so that all others stay what they were
+    own = random.Random(sum(rng.getstate()[1][:8]))
+    array = hardware.array.model_copy(update={"link_bits_per_cycle": own.choice(LINKS)})
+    dram, *inner = hardware.levels
+    dram = dram.model_copy(update={"burst_bits": own.choice((None, None, 24, 64))})
+    return hardware.model_copy(update={"array": array, "levels": (dram, *inner)})
 
 
 LINKS: tuple[dict[str, float], ...] = (

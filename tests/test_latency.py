@@ -189,6 +189,59 @@ def test_waiting_for_dram_covers_the_bus_behind_it() -> None:
     assert times == {8.0: 120, 32.0: 120 + 24 * 8 // 16 // 2}
 
 
+BY_ROWS = (
+    {"level": "DRAM", "temporal": [("P", 4)]},
+    {"level": "BUF", "temporal": [("K", 4), ("Q", 5), ("C", 6)]},
+)
+BY_COLUMNS = (
+    {"level": "DRAM", "temporal": [("Q", 5)]},
+    {"level": "BUF", "temporal": [("K", 4), ("P", 4), ("C", 6)]},
+)
+
+
+@pytest.mark.parametrize(
+    ("rows", "weights", "inputs", "outputs"),
+    [
+        # one tile: each tensor lies in a row
+        (ALL_INSIDE, 2 * 16, 8 * 16, 5 * 16),
+        # a row of 5 elements of each of 6 channels at a time, and of each of 4 filters
+        (BY_ROWS, 2 * 16, 4 * 6 * 16, 4 * 4 * 16),
+        # columns: every element by itself
+        (BY_COLUMNS, 2 * 16, 120 * 16, 80 * 16),
+    ],
+)
+def test_dram_moves_whole_bursts(
+    rows: tuple[dict[str, Any], ...], weights: int, inputs: int, outputs: int
+) -> None:
+    """Bursts of 16 bytes, 8 bytes a cycle; 24 weights, 120 inputs, 80 outputs of one byte."""
+    burst = {"bandwidth_bits_per_cycle": 64.0, "burst_bits": 16 * 8}
+    row = run(machine(memory("BUF", **BUFFER), dram=burst), *rows)
+    assert row.cycles == 480 + (weights + inputs + outputs) // 8
+    assert row.dram_bytes == DRAM_BITS / 8  # what is moved for nothing takes time, no more
+
+
+def test_the_first_and_last_tile_are_bursts_too() -> None:
+    burst = {"bandwidth_bits_per_cycle": 64.0, "burst_bits": 16 * 8}
+    double = memory("BUF", **BUFFER, double_buffered=True)
+    # all weights and a row of inputs of each channel; a row of outputs of each filter
+    assert run(machine(double, dram=burst), *BY_ROWS).cycles == 480 + (32 + 6 * 16 + 4 * 16) // 8
+
+
+def test_a_search_by_time_prefers_what_lies_in_a_row() -> None:
+    """Room for a fifth of the inputs: rows cost no more traffic than columns, but less time."""
+    net = network(conv("c", 4, 1), size=(6, 20, 20))
+    tight = memory("BUF", capacity_bytes=24 + 600 + 400)
+    burst = {"bandwidth_bits_per_cycle": 8.0, "burst_bits": 20 * 8}
+    (row,) = simulate(net, machine(tight, dram=burst), objective="latency").layer_rows
+    assert row.dram_bytes == 24 + 2400 + 1600
+    assert row.cycles <= 400 * 4 * 6 + 24 + 40 + 2400 + 1600
+
+
+def test_only_dram_has_bursts() -> None:
+    with pytest.raises(ValueError, match="is for DRAM only, got kind sram"):
+        machine(memory("BUF", **BUFFER, burst_bits=64))
+
+
 def test_the_vector_unit_has_no_buses() -> None:
     net = network({"name": "p", "kind": "pool", "kernel": 2}, size=(3, 6, 6))
     lanes = {"lanes": 8, "energy_pj": 0.25, "source": "a test"}

@@ -181,7 +181,8 @@ class Counts:
     update_complete and drain_complete (of update and drain: elements that are final outputs), hop
     (elements handed over between the level and the next inner holder where instances fan out),
     tile (largest tile of one instance), first and last (what all tiles hold at the first and last
-    step), folds (tiles one after the other), constant (1 where there is but one of them), final
+    step), run (of the first tile, what lies in a row in the outermost level; only where that moves
+    bursts), folds (tiles one after the other), constant (1 where there is but one of them), final
     (1 where all outputs that reach the level are complete)"""
     used: tuple[Ints, ...]
     """instances with work along each array axis, shape (B,) each"""
@@ -600,10 +601,31 @@ class _Boundary:
         tiles = [axis for axis in self.axes if relevant & set(axis.dims)]
         constant = ((axis.group, (axis.table.steps == 1).astype(np.int64)[None]) for axis in tiles)
         folds = ((axis.group, axis.table.steps[None]) for axis in self.axes)
-        return {
+        named = {
             (inner, "constant"): Terms(self._product(constant)),
             (inner, "folds"): Terms(self._product(folds)),
         }
+        if self.rules.bursts and not self.outer:
+            named[inner, "run"] = self._run(tiles)
+        return named
+
+    def _run(self, tiles: Sequence[_AxisInNest]) -> Terms:
+        """How many elements of the first tile lie in a row, tensors stored by dims, last innermost.
+
+        Dims that the tile covers whole, from the last one on, and its share of the dim before them.
+        """
+        whole = [(axis.table.steps == 1).astype(np.int64) for axis in tiles]
+        total = None
+        for place in range(len(tiles)):
+            behind = range(place + 1, len(tiles))
+            # the first dim has none before it: whatever it holds is part of the run
+            broken = 1 - whole[place] if place else np.ones_like(whole[0])
+            factors = [(tiles[place].group, (tiles[place].table.first * broken)[None])]
+            factors += [(tiles[i].group, (tiles[i].table.first * whole[i])[None]) for i in behind]
+            terms = Terms(self._product(factors))
+            total = terms if total is None else total + terms
+        assert total is not None  # every tensor has dims
+        return total
 
     def _final(self) -> Terms:
         """1 where all that p gets from below is complete; the MAC hands over partial sums."""

@@ -71,6 +71,7 @@ def latency(
 
     Notes
     -----
+    DRAM that moves bursts takes the time of whole ones (:func:`_bursts`).
     ``total = max(compute, links, cycles of levels that overlap) + sum of the others + ramp +
     exposed``. DRAM overlaps when every level that it fills is double-buffered; its first tiles in
     and last tile out are exposed then. A systolic array takes ``sum of (used length - 1)`` extra
@@ -86,6 +87,7 @@ def latency(
             hardware, nest, value, used, skipped
         )
     cycles, overlapped, added = [], [compute], [zero]
+    bursts = _bursts(hardware, nest, tariff, value)
     for level, memory in enumerate(hardware.levels):
         if memory.bandwidth_bits_per_cycle is None:
             cycles.append(zero)
@@ -93,7 +95,7 @@ def latency(
         instances: Numbers | int = 1
         for axis in nest.axes[level]:
             instances = instances * used[axis]
-        traffic = level_bits(tariff, level, value) + zero
+        traffic = _level_bits(tariff, level, value, {} if level else bursts) + zero
         cycles.append(traffic / (memory.bandwidth_bits_per_cycle * instances))
         (overlapped if overlaps(hardware, nest, level) else added).append(cycles[-1])
     busiest, ramp = zero, zero
@@ -103,13 +105,16 @@ def latency(
     exposed = zero
     width = hardware.levels[0].bandwidth_bits_per_cycle
     if width is not None and overlaps(hardware, nest, 0):
-        exposed = _exposed_bits(nest, tariff, value) / width + zero
+        exposed = _exposed_bits(nest, tariff, value, bursts) / width + zero
     total = np.maximum.reduce(overlapped) + sum(added) + ramp + exposed
     return Latency(compute, tuple(cycles), busiest, ramp, exposed, np.ceil(total))
 
 
-def level_bits(
-    tariff: Tariff, level: int, value: Callable[[Key], Numbers | None]
+def _level_bits(
+    tariff: Tariff,
+    level: int,
+    value: Callable[[Key], Numbers | None],
+    bursts: Mapping[Tensor, Floats],
 ) -> Floats | float:
     """Bits that a level reads and writes, all actions of all tensors."""
     total: Floats | float = float(
@@ -117,8 +122,40 @@ def level_bits(
     )
     for key in tariff.bits:
         if key[0] == level:
-            total = np.asarray(total + _timed_bits(tariff, key, value), dtype=np.float64)
+            moved = _timed_bits(tariff, key, value) * bursts.get(key[1], 1.0)
+            total = np.asarray(total + moved, dtype=np.float64)
     return total
+
+
+def _bursts(
+    hardware: Hardware, nest: Nest, tariff: Tariff, value: Callable[[Key], Numbers | None]
+) -> dict[Tensor, Floats]:
+    """For one bit of a tensor that DRAM moves, the bits whose time it takes: whole bursts.
+
+    What lies in a row is that of the first tile; what is new in the next ones is taken to lie alike
+    and to begin with a burst. (Estimated: rows of a halo that stays are not told apart.)
+    """
+    burst = hardware.levels[0].burst_bits
+    if burst is None:
+        return {}
+    found = {}
+    for tensor in Tensor:
+        bits = sum(tariff.bits.get((0, tensor, name), 0.0) for name in MOVED[tensor])
+        inner = nest.holders(tensor)[1:2]
+        run = value((inner[0], tensor, "run")) if inner else None
+        if run is not None and bits > 0:
+            length = np.asarray(run, dtype=np.float64) * bits
+            taken = np.ceil(length / burst) * burst
+            found[tensor] = np.divide(taken, length, out=np.ones_like(length), where=length > 0)
+    return found
+
+
+MOVED: dict[Tensor, tuple[str, ...]] = {
+    Tensor.WEIGHT: ("read",),
+    Tensor.INPUT: ("read",),
+    Tensor.OUTPUT: ("update", "update_complete"),
+}
+"""Counts that the tile of a tensor adds to at the outermost level when it moves."""
 
 
 def _timed_bits(tariff: Tariff, key: Key, value: Callable[[Key], Numbers | None]) -> Floats | float:
@@ -140,23 +177,23 @@ def overlaps(hardware: Hardware, nest: Nest, level: int) -> bool:
 
 
 def _exposed_bits(
-    nest: Nest, tariff: Tariff, value: Callable[[Key], Numbers | None]
+    nest: Nest,
+    tariff: Tariff,
+    value: Callable[[Key], Numbers | None],
+    bursts: Mapping[Tensor, Floats],
 ) -> Floats | float:
     """Bits of the first tiles loaded from and the last tile stored to the outermost level."""
     total: Floats | float = 0.0
-    names: tuple[str, ...]
     for tensor in Tensor:
         holders = nest.holders(tensor)
         if not holders[1:]:
             continue
-        if tensor is Tensor.OUTPUT:
-            names, end = ("update", "update_complete"), "last"
-        else:
-            names, end = ("read",), "first"
-        bits = sum(tariff.bits.get((0, tensor, name), 0.0) for name in names)
+        end = "last" if tensor is Tensor.OUTPUT else "first"
+        bits = sum(tariff.bits.get((0, tensor, name), 0.0) for name in MOVED[tensor])
         tile = value((holders[1], tensor, end))
         if tile is not None and bits:
-            total = np.asarray(total + tile * bits, dtype=np.float64)
+            moved = tile * bits * bursts.get(tensor, 1.0)
+            total = np.asarray(total + moved, dtype=np.float64)
     return total
 
 
