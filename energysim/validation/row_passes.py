@@ -29,6 +29,10 @@ from energysim.model.tables import Ints
 DRAM, BUFFER, INPUT_BUS, OUTPUT_BUS, REGISTERS = range(5)
 """Levels of a nest with buses."""
 
+EVERYWHERE = frozenset({BUFFER, INPUT_BUS, REGISTERS})
+TILES_ONLY = frozenset({BUFFER})
+"""Where a tile of the input is loaded whole: in passes over rows, and word by word."""
+
 BLOCKED = (Dim.N, Dim.K, Dim.C)
 """Dims that are cut into blocks."""
 
@@ -63,6 +67,15 @@ class RowLayer:
     def row_words(self) -> dict[Tensor, int]:
         """Words in a row of each tensor."""
         return {Tensor.WEIGHT: self.kernel, Tensor.INPUT: self.reach, Tensor.OUTPUT: self.side}
+
+    @property
+    def words(self) -> Shape:
+        """The layer as it is, a word for an element."""
+        return Shape(
+            (self.images, 1, self.filters, self.channels, *(self.side,) * 2, *(self.kernel,) * 2),
+            stride=(self.stride, self.stride),
+            size=(self.reach, self.reach),
+        )
 
     @property
     def rows(self) -> Shape:
@@ -231,8 +244,7 @@ def words_of(layer: RowLayer, rows: RowLayer, nest: Nest, trips: Ints) -> Words:
     -----
     A tile of the input is loaded whole when it changes.
     """
-    refetch = frozenset({BUFFER, INPUT_BUS, REGISTERS})
-    return _words(rows.rows, layer.row_words, nest, trips, refetch)
+    return words_moved(rows.rows, layer.row_words, nest, trips, EVERYWHERE)
 
 
 def single_words_of(
@@ -256,23 +268,38 @@ def single_words_of(
     slid = Nest(loops, (*nest.cuts[:-1], (inner[0], inner[1], inner[2])), nest.axes)
     along = np.insert(trips, at, layer.side, axis=1)
     along = np.insert(along, along.shape[1], layer.kernel, axis=1)
+    whole = layer.words
     shape = Shape(
-        (*rows.rows.dims[:5], layer.side, layer.kernel, layer.kernel),
-        stride=(layer.stride, layer.stride),
+        (*rows.rows.dims[:5], *whole.dims[5:]),
+        stride=whole.stride,
         size=(rows.reach, layer.reach),
     )
-    return _words(shape, dict.fromkeys(Tensor, 1), slid, along, frozenset({BUFFER}))
+    return words_moved(shape, dict.fromkeys(Tensor, 1), slid, along, TILES_ONLY)
 
 
-def _words(
+def words_moved(
     shape: Shape,
     length: Mapping[Tensor, int],
     nest: Nest,
     trips: Ints,
     refetch: frozenset[int],
 ) -> Words:
-    """Count words.
+    """Count words of a batch of mappings.
 
+    Parameters
+    ----------
+    shape : Shape
+        What the nest is of.
+    length : mapping
+        Words in an element of each tensor.
+    nest : Nest
+        DRAM, buffer and registers.
+    trips : int array, shape (B, loops)
+    refetch : set of int
+        Levels that load a tile of the input whole when it changes.
+
+    Notes
+    -----
     A partial sum that comes back goes to every processing element of the column that adds to it.
     """
     with_buses = add_buses(nest)
