@@ -20,6 +20,7 @@ import energysim as es
 from energysim.axes import Dim, Tensor
 from energysim.errors import InputErrors
 from energysim.network import LayerKind, Network, NetworkSpec, build_network
+from energysim.validation.variant import variant
 from energysim.yamlio import load_model
 
 # --- MobileNetV2 ----------------------------------------------------------------------------------
@@ -315,9 +316,18 @@ def test_layers_of_mobilenet_v2_run(chip: str) -> None:
 
 def test_depthwise_layers_use_one_element_of_a_matrix_array() -> None:
     """Rows take input channels and columns filters; each group of a depthwise layer has one."""
-    rows = {row.layer: row for row in bundled("mobilenet_v2", "edge_tpu").layer_rows}
+    chip = variant(es.load_hardware("edge_tpu"), unroll={"cols": ("K",)})
+    rows = {
+        row.layer: row for row in es.simulate(es.load_network("mobilenet_v2"), chip).layer_rows
+    }
     assert rows["layers.14.conv2"].utilization == 1 / (64 * 64)
     assert rows["layers.14.conv1"].utilization > 0.1
+
+
+def test_edge_tpu_lays_groups_along_its_columns() -> None:
+    """One column each: with one element for them all, MobileNet would take ten times as long."""
+    rows = {row.layer: row for row in bundled("mobilenet_v2", "edge_tpu").layer_rows}
+    assert 1 / (64 * 64) < rows["layers.14.conv2"].utilization <= 1 / 64
 
 
 def test_mobilenet_v2_stays_on_chip() -> None:
