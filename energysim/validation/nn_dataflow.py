@@ -111,17 +111,11 @@ def mapped(case: Case, hardware: Hardware) -> tuple[Words, int]:
 
 
 def _fits(case: Case, kind: Pass, rows: RowLayer) -> bool:
-    """Whether the blocks are of as many passes as these, and the order is one of its own."""
-    blocks = {dim: own[0] for dim, own in case.blocks.items()}
-    if any(prod(blocks[dim]) != trips for dim, trips in kind.trips(rows).items()):
-        return False
-    places = enumerate(kind.inner)
-    return all(blocks[dim][at] > 1 or dim is _first_loop(blocks, at) for at, dim in places)
-
-
-def _first_loop(blocks: Mapping[Dim, Ints], at: int) -> Dim:
-    """One of the dims with a loop at a place; any of them where none has."""
-    return next((dim for dim, own in blocks.items() if own[at] > 1), Dim.N)
+    """Whether the blocks are of as many passes as these, in an order of its own."""
+    trips = kind.trips(rows).items()
+    return all(prod(case.blocks[dim][0]) == many for dim, many in trips) and bool(
+        kind.told_apart(case.blocks)[0]
+    )
 
 
 # -- the best of all -------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from itertools import combinations, product
 from math import ceil
 
 import numpy as np
+import numpy.typing as npt
 
 from energysim.axes import RELEVANT, Dim, Shape, Tensor
 from energysim.hardware import Hardware
@@ -148,6 +149,15 @@ class Pass:
             Dim.K: ceil(layer.filters / self.filter_sets),
             Dim.C: ceil(layer.channels / self.channel_sets),
         }
+
+    def told_apart(self, blocks: Blocks) -> npt.NDArray[np.bool_]:
+        """For which blocks this order is not another one's: its innermost loops must run."""
+        apart = np.ones(len(blocks[Dim.N]), dtype=np.bool_)
+        for at, inner in enumerate(self.inner):
+            runs = {dim: own[:, at] > 1 for dim, own in blocks.items()}
+            none = ~np.any(list(runs.values()), axis=0)
+            apart &= runs[inner] | (none & (inner is BLOCKED[0]))
+        return apart
 
     def nest(self, layer: RowLayer, blocks: Blocks) -> tuple[Nest, Ints]:
         """The loops of the passes, and trip counts of a batch of them."""
@@ -409,7 +419,8 @@ def _blocks(rows: RowLayer, kind: Pass, registers: int) -> Blocks:
     blocks = {dim: ways[dim][index[i]] for i, dim in enumerate(BLOCKED)}
     images, filters, channels = (blocks[dim][:, 2] for dim in BLOCKED)
     taken = rows.kernel * channels * (filters + images) + filters * images
-    return {dim: own[taken <= registers] for dim, own in blocks.items()}
+    kept = (taken <= registers) & kind.told_apart(blocks)
+    return {dim: own[kept] for dim, own in blocks.items()}
 
 
 def _three_factors(number: int) -> Iterator[tuple[int, int, int]]:
