@@ -317,9 +317,7 @@ def test_layers_of_mobilenet_v2_run(chip: str) -> None:
 def test_depthwise_layers_use_one_element_of_a_matrix_array() -> None:
     """Rows take input channels and columns filters; each group of a depthwise layer has one."""
     chip = variant(es.load_hardware("edge_tpu"), unroll={"cols": ("K",)})
-    rows = {
-        row.layer: row for row in es.simulate(es.load_network("mobilenet_v2"), chip).layer_rows
-    }
+    rows = {row.layer: row for row in es.simulate(es.load_network("mobilenet_v2"), chip).layer_rows}
     assert rows["layers.14.conv2"].utilization == 1 / (64 * 64)
     assert rows["layers.14.conv1"].utilization > 0.1
 

@@ -41,6 +41,8 @@ RUNS = [
     *((name, "eyeriss") for name in ("alexnet", "vgg16", "vgg16_ps")),
     ("resnet18", "eyeriss_absolute"),
 ]
+# each of the others, in tests/test_hw_configs.py too
+RUNS += [("resnet20", hw) for hw in names("hw") if hw not in {each for _, each in RUNS}]
 
 
 def chip(around: dict[str, Any] | None = None, **fields: Any) -> Hardware:
