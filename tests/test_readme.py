@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from command_line import call
 from machines import looked_up
 
 import energysim as es
@@ -18,13 +19,30 @@ README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8"
 
 
 def test_shown_output_is_the_output(tmp_path: Path) -> None:
-    shown = re.search(r"<!-- output of: energysim (.*) -->\n```text\n(.*?)```", README, re.DOTALL)
+    shown = re.search(r"<!-- output of: energysim (.*?) -->\n```text\n(.*?)```", README, re.DOTALL)
     assert shown
     command = [sys.executable, "-m", "energysim", *shown[1].split()]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     lines = [line.rstrip() for line in done.stdout.splitlines()]
     assert shown[2].splitlines()[0] == "$ energysim " + shown[1]
     assert shown[2].splitlines()[1:] == lines
+
+
+def test_shown_validation_is_what_comes_out() -> None:
+    shown = re.search(
+        r"<!-- validation -->\n```text\n\$ energysim (.*?)\n(.*?)```", README, re.DOTALL
+    )
+    assert shown
+    done = call(*shown[1].split())
+    assert done.status == 0
+    assert [line.rstrip() for line in done.out.splitlines()] == shown[2].splitlines()
+
+
+def test_chips_are_counted() -> None:
+    known = call("list", "hw", "--format", "csv").out.splitlines()[1:]
+    found = re.search(r"A chip is a file: (\d+) come along", README)
+    assert found
+    assert int(found[1]) == len(known)
 
 
 def test_python_lines_run(capsys: pytest.CaptureFixture[str]) -> None:
