@@ -138,6 +138,7 @@ def predicted_against_published(studies: Sequence[Study], axes: Axes) -> Axes:
     if ends[1]:
         axes.plot(ends, ends, color="#999999", linewidth=0.8, zorder=2)
     axes.set_title("every number", loc="left", fontsize="medium")
+    axes.scatter([], [], label="hollow: no claim", **_marker("#777777", 14, claimed=False))
     axes.legend(loc="upper left", handletextpad=0.2)
     return axes
 
@@ -153,7 +154,7 @@ def ratios_by_study(studies: Sequence[Study], axes: Axes) -> Axes:
                 places = np.full(ratios.size, place)
                 axes.scatter(ratios, places, zorder=3, **_marker(colour, 22, claimed=claimed))
         same = sum(_ratio(check) == 1 for check in study.checks)
-        words = f"{same} of {len(study.checks)} equal" if same else f"{len(study.checks)} numbers"
+        words = f"{same} of {len(study.checks)} equal"
         axes.annotate(words, (1, place), xycoords=("axes fraction", "data"), xytext=(4, 0),
                       textcoords="offset points", va="center", fontsize="small",
                       color="#555555")  # fmt: skip

@@ -22,15 +22,15 @@ from energysim.validation.check import (
 )
 
 MODULES = (
-    "edge_tpu",
     "eyeriss",
     "isca16",
-    "maestro",
-    "nn_dataflow",
-    "nvdla",
-    "scalesim",
     "tpu_v1",
+    "edge_tpu",
+    "nvdla",
     "vela",
+    "scalesim",
+    "nn_dataflow",
+    "maestro",
 )
 """Modules with studies, in the order of the table."""
 
