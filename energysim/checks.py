@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from math import prod
 
+from energysim.axes import Tensor
 from energysim.hardware import Hardware
 from energysim.network import Network
 from energysim.result import Note, NoteKind, Result
@@ -41,13 +42,7 @@ def _notes(result: Result, network: Network, hardware: Hardware) -> Iterator[Not
             f"them reads {si(once / 1e9)} mJ worth of {dram.name}.",
         )
     elif result.residency and "weight" in hardware.levels[1].holds:
-        stored = sum(row.weight_bits for row in result.layer_rows) / BITS_PER_BYTE
-        advice = "" if result.batch > 1 else " Try --batch 8, or a sparse --pattern."
-        yield Note(
-            NoteKind.WEIGHTS_STREAMED,
-            f"weights ({si(stored / 1e6)} MB stored) do not fit {hardware.levels[1].name} all at "
-            f"once: streamed from {hardware.levels[0].name} once per batch or more.{advice}",
-        )
+        yield _streamed(result, hardware)
     yield from _array_notes(result, hardware)
     if result.training:
         yield Note(
@@ -130,6 +125,22 @@ def _skip_notes(result: Result, hardware: Hardware) -> Iterator[Note]:
             f"{si(100 * steps / dense)} % of the array steps: processing elements wait for the "
             f"slowest.{advice}",
         )
+
+
+def _streamed(result: Result, hardware: Hardware) -> Note:
+    """Why weights come from DRAM again and again."""
+    stored, memory = sum(row.weight_bits for row in result.layer_rows), hardware.levels[1]
+    size = memory.capacity_bits()
+    room = size[Tensor.WEIGHT] if isinstance(size, dict) else size
+    why = f"do not fit {memory.name} all at once"
+    if room is not None and stored <= room:
+        why = f"would fit {memory.name}, but leave the rest too little room or cost more than that"
+    advice = "" if result.batch > 1 else " Try --batch 8, or a sparse --pattern."
+    return Note(
+        NoteKind.WEIGHTS_STREAMED,
+        f"weights ({si(stored / BITS_PER_BYTE / 1e6)} MB stored) {why}: streamed from "
+        f"{hardware.levels[0].name} once per batch or more.{advice}",
+    )
 
 
 def _array_notes(result: Result, hardware: Hardware) -> Iterator[Note]:

@@ -43,10 +43,15 @@ def test_cached_weights() -> None:
 
 def test_streamed_weights() -> None:
     found = notes(NET, chip(kib=0.5), residency=True)
-    assert "do not fit BUF all at once" in found[NoteKind.WEIGHTS_STREAMED]
+    assert "(0.000648 MB stored) do not fit BUF all at once" in found[NoteKind.WEIGHTS_STREAMED]
     assert "Try --batch 8" in found[NoteKind.WEIGHTS_STREAMED]
     batched = notes(NET, chip(kib=0.5), residency=True, batch=4)
     assert "Try --batch 8" not in batched[NoteKind.WEIGHTS_STREAMED]
+
+
+def test_weights_that_would_fit_alone() -> None:
+    found = notes(NET, chip(kib=0.7), residency=True)  # 717 bytes, 648 of them weights
+    assert "would fit BUF, but leave the rest too little room" in found[NoteKind.WEIGHTS_STREAMED]
 
 
 def test_an_idle_array() -> None:
