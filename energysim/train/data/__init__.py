@@ -8,9 +8,14 @@ from energysim.train.data.augment import (
     batches,
     in_order,
 )
+from energysim.train.data.bundled import digits
 from energysim.train.data.dataset import Dataset, Split
+from energysim.train.data.load import BUNDLED, LAYOUTS, load
+from energysim.train.data.shapes import shapes
 
 __all__ = [
+    "BUNDLED",
+    "LAYOUTS",
     "UNCHANGED",
     "Augmentation",
     "Batch",
@@ -18,5 +23,8 @@ __all__ = [
     "Fill",
     "Split",
     "batches",
+    "digits",
     "in_order",
+    "load",
+    "shapes",
 ]
