@@ -1,0 +1,412 @@
+"""Correlation as matrix products over lowered rows, leaving out weights that are fixed at zero.
+
+Plain im2col copies each input element once for every tap of the kernel. Here a line of the lowered
+buffer holds, for one input row, only the horizontal shifts: ``[line, (shift, channel), (q, n)]``.
+Lines that follow one another are what the taps of one kernel column meet, so the columns of an
+output row are a *view* of as many lines as the kernel has rows, and the copying falls from R * S
+to S elements a channel and position. The product of an output row needs no copy either, neither of
+what it reads nor of what it writes.
+
+Filters whose kernels have equal supports for every channel are one part, and so one product; inside
+it channels of equal support are one run, as long as they are an arithmetic progression and so a
+view. A support of neighbouring rows times any columns is lowered as above, with its own first row
+as the shift of its lines; any other one tap by tap.
+
+References
+----------
+M. Cho, D. Brand, "MEC: Memory-efficient Convolution for Deep Neural Network", ICML 2017: lowering
+along one axis only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from energysim.train.scratch import Floats, scratch
+
+Bools = npt.NDArray[np.bool_]
+
+BUFFER_BYTES = 1 << 21
+"""Of lowered lines, as far as one output row does not need more [byte]. Below 1 MiB blocks of rows
+copy their first lines too often, above 4 MiB they leave the cache; measured on a core with 512 KiB
+L2 and 32 MiB L3."""
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """How output and input positions correspond along one axis: ``stride * p + offset``."""
+
+    out: int
+    """output positions"""
+    size: int
+    """input positions"""
+    stride: int
+    """input positions from one output position to the next"""
+    offsets: tuple[int, ...]
+    """of the taps, ascending: input position that output position 0 meets"""
+
+    def valid(self, tap: int) -> tuple[int, int]:
+        """First output position that meets the input with this tap, and the one after the last."""
+        return valid_range(self.out, self.size, self.stride, self.offsets[tap])
+
+    def meeting(self, tap: int) -> tuple[slice, slice]:
+        """Output positions that meet the input with this tap, and the input positions they meet."""
+        first, stop = self.valid(tap)
+        return slice(first, stop), _span(first, stop, self.stride, self.offsets[tap])
+
+
+def valid_range(out: int, size: int, stride: int, offset: int) -> tuple[int, int]:
+    """Positions p with ``0 <= stride * p + offset < size``: the first, and the one after the last.
+
+    Examples
+    --------
+    >>> valid_range(4, 4, 1, -1), valid_range(2, 4, 2, 1), valid_range(1, 2, 1, 3)
+    ((1, 4), (0, 2), (0, 0))
+    """
+    first = max(0, -(offset // stride))
+    stop = min(out, -(-(size - offset) // stride))
+    return (first, stop) if first < stop else (0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Channels of a part that are lowered together, with one horizontal shift."""
+
+    channels: slice
+    """which ones"""
+    count: int
+    """how many"""
+    row: int
+    """kernel row that meets the first line"""
+    column: int
+    """kernel column"""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Runs whose kernels are all of one height: one matrix product an output row."""
+
+    height: int
+    """kernel rows, neighbours"""
+    runs: tuple[Run, ...]
+
+    @property
+    def channels(self) -> int:
+        """Rows of a lowered line."""
+        return sum(run.count for run in self.runs)
+
+    @property
+    def depth(self) -> int:
+        """Products that one output element sums up."""
+        return self.height * self.channels
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Filters of equal supports."""
+
+    filters: slice
+    """which ones"""
+    count: int
+    """how many"""
+    pieces: tuple[Piece, ...]
+
+
+def progressions(indices: Sequence[int]) -> Iterator[tuple[slice, int]]:
+    """Cut ascending indices into arithmetic progressions, each as a slice with its length.
+
+    Examples
+    --------
+    >>> list(progressions([1, 5, 9, 10]))
+    [(slice(1, 10, 4), 3), (slice(10, 11, 1), 1)]
+    """
+    start = 0
+    while start < len(indices):
+        stop, step = start + 1, 1
+        if stop < len(indices):
+            step = indices[stop] - indices[start]
+            while stop < len(indices) and indices[stop] - indices[stop - 1] == step:
+                stop += 1
+        if stop - start == 1:
+            step = 1
+        yield slice(indices[start], indices[stop - 1] + 1, step), stop - start
+        start = stop
+
+
+def equal_rows(rows: Bools) -> list[list[int]]:
+    """Put the numbers of equal rows together, in the order of their first one.
+
+    Examples
+    --------
+    >>> equal_rows(np.array([[True, False], [False, True], [True, False]]))
+    [[0, 2], [1]]
+    """
+    found: dict[bytes, list[int]] = {}
+    for index, row in enumerate(np.packbits(rows, axis=1)):
+        found.setdefault(row.tobytes(), []).append(index)
+    return list(found.values())
+
+
+def _rectangle(support: Bools, neighbours: bool) -> tuple[int, int, list[int]] | None:
+    """First row, height and columns of a support that is neighbouring rows times columns."""
+    rows = np.flatnonzero(support.any(axis=1))
+    height = len(rows)
+    if height > 1 and (not neighbours or rows[-1] - rows[0] != height - 1):
+        return None
+    if not (support[rows] == support[rows[0]]).all():
+        return None
+    return int(rows[0]), height, np.flatnonzero(support[rows[0]]).tolist()
+
+
+def _pieces(supports: Bools, neighbours: bool) -> tuple[Piece, ...]:
+    """Runs of one part by height; ``supports`` is ``[C, I, J]``."""
+    runs: dict[int, list[Run]] = {}
+    for channels in equal_rows(supports.reshape(len(supports), -1)):
+        support = supports[channels[0]]
+        if not support.any():
+            continue
+        boxed = _rectangle(support, neighbours)
+        if boxed:
+            row, height, columns = boxed
+            places = [(row, column) for column in columns]
+        else:
+            height = 1
+            places = list(zip(*map(np.ndarray.tolist, np.nonzero(support)), strict=True))
+        for row, column in places:
+            for which, count in progressions(channels):
+                runs.setdefault(height, []).append(Run(which, count, row, column))
+    return tuple(
+        Piece(height, tuple(sorted(each, key=lambda run: (run.row, run.column))))
+        for height, each in sorted(runs.items())
+    )
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A correlation ``y[k, p, q] = sum of w[k, c, i, j] x[c, rows(p, i), columns(q, j)]``."""
+
+    parts: tuple[Part, ...]
+    rows: Axis
+    columns: Axis
+    filters: int
+    channels: int
+
+    @classmethod
+    def of(cls, mask: Bools, rows: Axis, columns: Axis) -> Lowered:
+        """Find what can be computed together.
+
+        Parameters
+        ----------
+        mask : ndarray of bool, shape (K, C, I, J)
+            Weights that may differ from zero.
+        rows, columns : Axis
+            With I and J offsets.
+        """
+        filters, channels = mask.shape[:2]
+        # Lines hold neighbouring input rows, so rows of taps must be neighbours too; and where the
+        # stride is no less than the kernel, no line would be used twice.
+        steps = set(np.diff(rows.offsets).tolist())
+        neighbours = steps <= {1} and rows.stride < len(rows.offsets)
+        parts = []
+        for alike in equal_rows(mask.reshape(filters, -1)):
+            pieces = _pieces(mask[alike[0]], neighbours)
+            parts += [Part(which, count, pieces) for which, count in progressions(alike)]
+        return cls(tuple(parts), rows, columns, filters, channels)
+
+    @cached_property
+    def products(self) -> int:
+        """Multiply-accumulates for one output position of each filter, all filters together."""
+        return sum(part.count * piece.depth for part in self.parts for piece in part.pieces)
+
+    @cached_property
+    def copied(self) -> int:
+        """Elements that are copied into lines for one output position."""
+        return sum(piece.channels for part in self.parts for piece in part.pieces)
+
+    @cached_property
+    def copies(self) -> int:
+        """Copies that filling the lines of one block of output rows takes."""
+        return sum(len(piece.runs) for part in self.parts for piece in part.pieces)
+
+    def blocks(self, batch: int) -> int:
+        """How many blocks of output rows there are, on average over the parts."""
+        each = [
+            -(-self.rows.out // self._rows_of_block(piece, batch * np.dtype(np.float32).itemsize))
+            for part in self.parts
+            for piece in part.pieces
+        ]
+        return -(-sum(each) // max(1, len(each)))
+
+    def met(self, piece: Piece) -> float:
+        """Share of the kernel rows that meet the input, mean over the output rows."""
+        rows = [self._kernel_rows(piece, p) for p in range(self.rows.out)]
+        return sum(high - low for low, high in rows) / (self.rows.out * piece.height)
+
+    def apply(self, x: Floats, w: Floats, y: Floats) -> None:
+        """Compute the correlation.
+
+        Parameters
+        ----------
+        x : ndarray, shape (C, H, W, N)
+        w : ndarray, shape (K, C, I, J)
+            What the mask leaves out is not read.
+        y : ndarray, shape (K, P, Q, N)
+            Is overwritten.
+        """
+        for part in self.parts:
+            if not part.pieces:
+                y[part.filters] = 0
+            for index, piece in enumerate(part.pieces):
+                self._apply(piece, x, packed(piece, w[part.filters]), y[part.filters], index > 0)
+
+    def _apply(self, piece: Piece, x: Floats, w: Floats, y: Floats, add: bool) -> None:
+        filters, _, width, batch = y.shape
+        flat = y.strides[2:] == (batch * y.itemsize, y.itemsize)
+        row = scratch("product", (filters, width * batch), y.dtype)
+        for first, stop in self._blocks(piece, x):
+            lines = self._fill(piece, x, first, stop)
+            for p in range(first, stop):
+                low, high = self._kernel_rows(piece, p)
+                if low == high:
+                    if not add:
+                        y[:, p] = 0
+                    continue
+                line = self._line(piece, p, first) + low
+                columns = lines[line : line + high - low].reshape(-1, width * batch)
+                left = w[:, low * piece.channels : high * piece.channels]
+                if flat and not add:
+                    np.matmul(left, columns, out=y[:, p].reshape(filters, -1))
+                    continue
+                np.matmul(left, columns, out=row)
+                if add:
+                    y[:, p] += row.reshape(filters, width, batch)
+                else:
+                    y[:, p] = row.reshape(filters, width, batch)
+
+    def weight_gradient(self, x: Floats, dy: Floats, dw: Floats) -> None:
+        """Compute ``dw[k, c, i, j] = sum of dy[k, p, q, n] x[c, rows(p, i), columns(q, j), n]``.
+
+        Parameters
+        ----------
+        x : ndarray, shape (C, H, W, N)
+        dy : ndarray, shape (K, P, Q, N)
+        dw : ndarray, shape (K, C, I, J)
+            What the mask leaves is overwritten, the rest isn't touched.
+        """
+        for part in self.parts:
+            for piece in part.pieces:
+                found = self._weight_gradient(piece, x, dy[part.filters])
+                _unpack(piece, found, dw[part.filters])
+
+    def _weight_gradient(self, piece: Piece, x: Floats, dy: Floats) -> Floats:
+        filters, _, width, batch = dy.shape
+        total: Floats = np.zeros((filters, piece.depth), dtype=dy.dtype)
+        one = scratch("product", total.shape, dy.dtype)
+        for first, stop in self._blocks(piece, x):
+            lines = self._fill(piece, x, first, stop)
+            for p in range(first, stop):
+                low, high = self._kernel_rows(piece, p)
+                if low == high:
+                    continue
+                line = self._line(piece, p, first) + low
+                columns = lines[line : line + high - low].reshape(-1, width * batch)
+                where = slice(low * piece.channels, high * piece.channels)
+                np.matmul(dy[:, p].reshape(filters, -1), columns.T, out=one[:, where])
+                total[:, where] += one[:, where]
+        return total
+
+    def _blocks(self, piece: Piece, x: Floats) -> Iterator[tuple[int, int]]:
+        """Output rows whose lines are filled together."""
+        many = self._rows_of_block(piece, x.shape[3] * x.itemsize)
+        for first in range(0, self.rows.out, many):
+            yield first, min(self.rows.out, first + many)
+
+    def _rows_of_block(self, piece: Piece, pixel_bytes: int) -> int:
+        lines = BUFFER_BYTES // (piece.channels * self.columns.out * pixel_bytes)
+        step = self.rows.stride if piece.height > 1 else 1
+        return max(1, (lines - piece.height) // step + 1)
+
+    def _line(self, piece: Piece, p: int, first: int) -> int:
+        """Line of output row p that kernel row 0 of the piece meets."""
+        return (p - first) * (self.rows.stride if piece.height > 1 else 1)
+
+    def _kernel_rows(self, piece: Piece, p: int) -> tuple[int, int]:
+        """Rows of the piece's kernels that meet the input at output row p, for some run."""
+        tops = {run.row for run in piece.runs}
+        start = [self.rows.stride * p + self.rows.offsets[top] for top in tops]
+        low = min(max(0, -each) for each in start)
+        high = max(min(piece.height, self.rows.size - each) for each in start)
+        return (low, high) if low < high else (0, 0)
+
+    def _fill(self, piece: Piece, x: Floats, first: int, stop: int) -> Floats:
+        """Lower what output rows from ``first`` to ``stop`` need: ``[line, channel, q, n]``."""
+        rows, columns, batch = self.rows, self.columns, x.shape[3]
+        step = 1 if piece.height > 1 else rows.stride
+        count = (
+            (stop - 1 - first) * rows.stride + piece.height if piece.height > 1 else stop - first
+        )
+        shape = (count, piece.channels, columns.out, batch)
+        lines = scratch("lines", shape, x.dtype)
+        place = 0
+        for run in piece.runs:
+            offset = first * rows.stride + rows.offsets[run.row]
+            top, bottom = valid_range(count, rows.size, step, offset)
+            left, right = columns.valid(run.column)
+            into = lines[:, place : place + run.count]
+            place += run.count
+            _clear_margins(into, (top, bottom), (left, right))
+            if top < bottom and left < right:
+                into[top:bottom, :, left:right] = x[
+                    run.channels,
+                    _span(top, bottom, step, offset),
+                    _span(left, right, columns.stride, columns.offsets[run.column]),
+                ].transpose(1, 0, 2, 3)
+        return lines
+
+
+def _span(first: int, stop: int, stride: int, offset: int) -> slice:
+    """Input positions that output positions from ``first`` to ``stop`` meet."""
+    return slice(first * stride + offset, (stop - 1) * stride + offset + 1, stride)
+
+
+def _clear_margins(lines: Floats, rows: tuple[int, int], columns: tuple[int, int]) -> None:
+    """Zeros where the padding is."""
+    lines[: rows[0]] = 0
+    lines[rows[1] :] = 0
+    if columns[0]:
+        lines[rows[0] : rows[1], :, : columns[0]] = 0
+    if columns[1] < lines.shape[2]:
+        lines[rows[0] : rows[1], :, columns[1] :] = 0
+
+
+def _places(piece: Piece) -> Iterable[tuple[Run, int, slice]]:
+    """Each run with each row of its kernels, and where its weights stand in a packed row."""
+    start = 0
+    for run in piece.runs:
+        for row in range(piece.height):
+            at = row * piece.channels + start
+            yield run, run.row + row, slice(at, at + run.count)
+        start += run.count
+
+
+def packed(piece: Piece, w: Floats) -> Floats:
+    """Weights of one piece in the order of lowered lines, ``[K, height * channels]``."""
+    filters, channels, height, width = w.shape
+    if piece.depth == channels * height * width:
+        # Nothing is left out; a view, where the weights lie in memory as `stored` arranges them.
+        whole: Floats = w.transpose(0, 2, 3, 1).reshape(filters, -1)
+        return whole
+    matrix = scratch("packed", (filters, piece.depth), w.dtype)
+    for run, row, where in _places(piece):
+        matrix[:, where] = w[:, run.channels, row, run.column]
+    return matrix
+
+
+def _unpack(piece: Piece, matrix: Floats, w: Floats) -> None:
+    for run, row, where in _places(piece):
+        w[:, run.channels, row, run.column] = matrix[:, where]
