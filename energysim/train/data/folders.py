@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,7 +91,7 @@ def read_tiny_imagenet(
 
 def has_class_folders(folder: Path) -> bool:
     """Whether there are images in ``train/CLASS/``, or in ``CLASS/`` of what should be split."""
-    return bool(_classes(folder / TRAIN) or _classes(folder))
+    return _looks_so(folder / TRAIN) or _looks_so(folder)
 
 
 def read_class_folders(
@@ -206,6 +207,17 @@ def _classes(folder: Path) -> list[str]:
     if not folder.is_dir():
         return []
     return [path.name for path in entries(folder) if path.is_dir() and _images(path)]
+
+
+def _looks_so(folder: Path) -> bool:
+    """Whether a folder of a folder has images, as far as can be seen."""
+    if not folder.is_dir():
+        return False
+    for path in entries(folder):
+        with suppress(InputError):  # of a folder that can't be read, which may be none of this
+            if path.is_dir() and _images(path):
+                return True
+    return False
 
 
 def _of_classes(folder: Path, classes: Sequence[str], *, some: bool = False) -> Labelled:

@@ -16,13 +16,14 @@ import io
 import zlib
 from dataclasses import dataclass
 from math import prod
+from typing import IO, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from energysim.errors import InputError
 from energysim.train.data.dataset import Dataset, Split
-from energysim.train.data.store import MAX_BYTES, Store
+from energysim.train.data.store import MAX_BYTES, Store, read_some
 
 PARTS = (
     ("train-images", "idx3-ubyte"),
@@ -146,7 +147,7 @@ def _unpacked(raw: bytes, where: str) -> bytes:
         return raw
     try:
         with gzip.open(io.BytesIO(raw)) as file:
-            unpacked = file.read(MAX_BYTES + 1)
+            unpacked = read_some(cast("IO[bytes]", file), MAX_BYTES + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"is truncated or damaged ({error})", where=where) from None
     if len(unpacked) > MAX_BYTES:

@@ -77,12 +77,20 @@ def read_file(path: Path) -> bytes:
     """
     try:
         with path.open("rb") as file:
-            raw = file.read(MAX_BYTES + 1)
+            raw = read_some(file, MAX_BYTES + 1)
     except OSError as error:
         raise InputError(f"can't be read: {error.strerror}", where=str(path)) from None
     if len(raw) > MAX_BYTES:
         raise InputError(f"is larger than {MAX_BYTES / 1e6:.0f} MB", where=str(path))
     return raw
+
+
+def read_some(file: IO[bytes], most: int) -> bytes:
+    """Read up to so many bytes, taking memory only for what is there."""
+    raw = bytearray()
+    while len(raw) < most and (part := file.read(min(_MAX_READ, most - len(raw)))):
+        raw += part
+    return bytes(raw)
 
 
 def is_tar(path: Path) -> bool:
@@ -139,13 +147,11 @@ def _members(archive: tarfile.TarFile) -> Iterator[tuple[str, bytes]]:
 
 
 def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    content = bytearray()
     file = archive.extractfile(member)
-    while file is not None and (part := file.read(_MAX_READ)):
-        content += part
+    content = read_some(file, member.size) if file else b""
     if len(content) != member.size:
         raise EOFError(f"it ends within {member.name[:60]!r}")
-    return bytes(content)
+    return content
 
 
 @contextmanager
