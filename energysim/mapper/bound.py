@@ -795,6 +795,15 @@ def folds(here: Arrangement, level: int) -> Floats:
     )
 
 
+def apart(here: Arrangement, dims: Sequence[Dim]) -> int:
+    """At least so many instances with work differ in some dims."""
+    count = 1
+    for dim, _, size in here.fan:
+        if dim in dims and sum(each is dim for each, _, _ in here.fan) == 1:
+            count *= int(_used(here, dim, size).min())
+    return count
+
+
 def busy(here: Arrangement) -> Sequence[int]:
     """At least so many instances of each array axis have work."""
     used = [1] * len(here.hardware.axis_sizes)

@@ -18,7 +18,7 @@ from energysim.mapping import Nest
 from energysim.model.capacity import element_bits
 from energysim.model.counts import Counts, Key
 from energysim.model.energy import tariff
-from energysim.model.latency import latency, links, overlaps
+from energysim.model.latency import Links, latency, links, overlaps
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -89,6 +89,7 @@ class CostModel:
             together += [(dict(own), 0.0) for own in buses.busy]
             for key, price in buses.waits.items():
                 added[key] = added.get(key, 0.0) + price
+            start += self._first_inputs(buses)
         first = self._first_tiles(nest)
         fold = self._folds()
         parts = []
@@ -96,6 +97,26 @@ class CostModel:
             every = {key: own.get(key, 0.0) + added.get(key, 0.0) for key in own | added}
             parts.append(Part(every, once + start, first, {} if i else fold))
         return parts
+
+    def _first_inputs(self, buses: Links) -> float:
+        """At least so many cycles pass while the array waits for the first inputs of all passes.
+
+        A pass has at most the weights that the array has room for, and begins with an input for
+        each instance that differs in batch, group or channel; with none, where it begins with
+        padding.
+        """
+        here, hardware = self.here, self.problem.hardware
+        load = buses.loads.get(Tensor.INPUT)
+        if load is None or not buses.every_pass or any(here.shape.pad):
+            return 0.0
+        level = buses.loads[Tensor.WEIGHT].first[0]
+        size = hardware.levels[level].capacity_bits()
+        room = size[Tensor.WEIGHT] if isinstance(size, dict) else size
+        if room is None or hardware.levels[level].compressed:
+            return load.cycles
+        held = room // hardware.bits.weight * hardware.instances(level)
+        passes = max(1.0, here.shape.elements(Tensor.WEIGHT) / max(held, 1))
+        return passes * bound.apart(here, (Dim.N, Dim.G, Dim.C)) * load.cycles
 
     def _steps(self) -> float:
         """At least so many array steps, or cycles of the vector unit."""
