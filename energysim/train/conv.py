@@ -57,21 +57,17 @@ PEAK_FLOP_PER_NS = 90.0
 to times of one thread of an AVX2 core (AMD EPYC, family 25) and OpenBLAS 0.3.31; only their ratios
 decide. See ``benchmarks/trainer_kernels.py``, which prints estimates beside times."""
 
-HALF_PEAK_ROWS = 14.0
+HALF_PEAK_ROWS = 18.0
 """Rows of the left matrix (filters) with which a product runs at half the peak."""
 
-COPY_NS = 0.35
+COPY_NS = 0.5
 """To copy a float into a lowered line [ns]"""
-
-PASS_NS = 0.44
-"""To read two floats and write one in a Winograd transform [ns]"""
 
 CALL_NS = 1500.0
 """Of one call of NumPy on a small array [ns]"""
 
-INPUT_PASSES, OUTPUT_PASSES = 13.2, 9.6
-"""Floats that the transforms of m = 4 write for one input and one output element: the two passes of
-17 and 13 operations on 6 and 4 lines, the copy between them, and for the input its border."""
+INPUT_NS, OUTPUT_NS, WEIGHT_NS = 5.8, 2.9, 34.0
+"""Of the Winograd transforms of m = 4 for one input, one output and one kernel [ns]"""
 
 
 def product_ns(rows: int, depth: int, columns: float) -> float:
@@ -95,14 +91,9 @@ def winograd_ns(kernel: Winograd, batch: int) -> float:
     """Time of a correlation by minimal filtering [ns]."""
     high, wide = kernel.tiles
     positions = high * wide * kernel.tile**2 * batch
-    points = kernel.side**2
-    passes = INPUT_PASSES * kernel.channels + OUTPUT_PASSES * kernel.filters
-    transform = product_ns(points, KERNEL**2, kernel.filters * kernel.channels)
-    return (
-        product_ns(kernel.filters, kernel.channels, points * high * wide * batch)
-        + positions * passes * PASS_NS
-        + transform
-    )
+    products = product_ns(kernel.filters, kernel.channels, kernel.side**2 * high * wide * batch)
+    transforms = INPUT_NS * kernel.channels + OUTPUT_NS * kernel.filters
+    return products + positions * transforms + WEIGHT_NS * kernel.filters * kernel.channels
 
 
 # -- one group -------------------------------------------------------------------------------------
