@@ -793,6 +793,7 @@ class TestTinyImagenet:
             ({"val/val_annotations.txt": b"../../x.JPEG\tn01\n"}, "annotations.txt:1: must be"),
             ({"val/val_annotations.txt": b"val_0.JPEG\tn09\n"}, "annotations.txt:1: must be"),
             ({"val/val_annotations.txt": b"val_0.JPEG\n"}, "annotations.txt:1: must be"),
+            ({"val/val_annotations.txt": b"val_0.JPEG\tn01\nval_9.JPEG\tn01\n"}, "val_9.*No such"),
             ({"wnids.txt": b"n01\n../n02\n"}, "one class on each line"),
             ({"wnids.txt": b"n01\nn01\n"}, "one class on each line"),
             ({"wnids.txt": b"\xff\xfe"}, "not UTF-8"),

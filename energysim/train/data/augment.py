@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.stride_tricks import sliding_window_view
 
 from energysim.errors import InputError
 from energysim.train.data.dataset import Dataset, Images, Labels, Split
@@ -163,7 +164,7 @@ class Draw:
 
 
 def cropped(images: Images, draw: Draw, how: Augmentation) -> Images:
-    """Pad, crop and mirror images, all with one index.
+    """Pad, crop and mirror images, all at once.
 
     Parameters
     ----------
@@ -179,16 +180,10 @@ def cropped(images: Images, draw: Draw, how: Augmentation) -> Images:
     array of uint8
         Shape (C, H, W, N), contiguous.
     """
-    many, channels, height, width = images.shape
-    padded = _padded(images.transpose(1, 0, 2, 3), how)
-    rows = np.arange(height)[:, None] + draw.top
-    columns = np.arange(width)[:, None]
-    columns = np.where(draw.mirrored, width - 1 - columns, columns) + draw.left
-    above = np.arange(many) * padded.shape[2]
-    # Places in one channel, the same for all of them, shape (H, W, N).
-    places = ((above + rows) * padded.shape[3])[:, None, :] + columns
-    taken: Images = np.take(padded.reshape(channels, -1), places, axis=1)
-    return taken
+    windows = sliding_window_view(_padded(images, how), images.shape[2:], axis=(2, 3))
+    crops = windows[np.arange(len(images)), :, draw.top, draw.left]
+    crops[draw.mirrored] = crops[draw.mirrored][..., ::-1]
+    return np.ascontiguousarray(crops.transpose(1, 2, 3, 0))
 
 
 def normalised(pixels: npt.NDArray[np.uint8], data: Dataset) -> npt.NDArray[np.float32]:
@@ -219,7 +214,7 @@ def _padded(images: Images, how: Augmentation) -> Images:
     if how.fill is Fill.REFLECT and pad >= edge:
         raise InputError(f"{pad} pixels can't be reflected from images of {edge}")
     if not pad:
-        return np.ascontiguousarray(images)
+        return images
     margins = ((0, 0), (0, 0), (pad, pad), (pad, pad))
     if how.fill is Fill.REFLECT:
         return np.pad(images, margins, mode="reflect")
