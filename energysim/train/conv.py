@@ -22,7 +22,7 @@ from energysim.axes import Dim, Shape
 from energysim.errors import InputError
 from energysim.sparsity import Mask
 from energysim.train.depthwise import Depthwise
-from energysim.train.lowered import Axis, Bools, Lowered
+from energysim.train.lowered import ROWS, Axis, Bools, Lowered
 from energysim.train.scratch import Floats
 from energysim.train.winograd import KERNEL, Winograd
 
@@ -72,6 +72,7 @@ INPUT_NS, OUTPUT_NS, WEIGHT_NS = 5.8, 2.9, 34.0
 
 def product_ns(rows: int, depth: int, columns: float) -> float:
     """Time of a matrix product [ns]."""
+    rows = -(-rows // ROWS) * ROWS
     return 2 * depth * columns * (rows + HALF_PEAK_ROWS) / PEAK_FLOP_PER_NS
 
 
@@ -192,23 +193,24 @@ def _winograd(mask: Bools, rows: Axis, columns: Axis) -> Winograd | None:
     )
 
 
-def _kernel(kind: Kind, mask: Bools, rows: Axis, columns: Axis) -> Kernel | None:
+def _kernel(kind: Kind, mask: Bools, rows: Axis, columns: Axis, batch: int) -> Kernel | None:
     if kind is Kind.WINOGRAD:
         return _winograd(mask, rows, columns)
     kept = mask if kind is Kind.GROUPED else np.ones_like(mask)
-    return Lowered.of(kept, rows, columns)
+    ways = [Lowered.of(kept, rows, columns, boxes=boxes) for boxes in (True, False)]
+    return min(ways, key=lambda each: lowered_ns(each, batch))
 
 
-def _group(kind: Kind, mask: Bools, shape: Shape) -> Group | None:
+def _group(kind: Kind, mask: Bools, shape: Shape, batch: int) -> Group | None:
     rows, columns = _axes(shape)
-    forward = _kernel(kind, mask, rows, columns)
+    forward = _kernel(kind, mask, rows, columns, batch)
     if forward is None:
         return None
     residues = []
     for top, high, row_taps in residues_of(rows):
         for left, wide, column_taps in residues_of(columns):
             taps = mask[:, :, row_taps, column_taps].transpose(1, 0, 2, 3)
-            kernel = _kernel(kind, taps, high, wide) if taps.size else None
+            kernel = _kernel(kind, taps, high, wide, batch) if taps.size else None
             places = slice(top, None, rows.stride), slice(left, None, columns.stride)
             residues.append(Residue(kernel, places, (row_taps, column_taps)))
     return Group(forward, tuple(residues))
@@ -485,7 +487,7 @@ def _choices(
         for one in mask:
             key = one.tobytes()
             if key not in each:
-                each[key] = _group(kind, one, shape)
+                each[key] = _group(kind, one, shape, batch)
         found = [each[one.tobytes()] for one in mask]
         kernels = tuple(group for group in found if group is not None)
         if len(kernels) == len(found):

@@ -37,6 +37,11 @@ copy their first lines too often, above 4 MiB they leave the cache; measured on 
 L2 and 32 MiB L3."""
 
 
+ROWS = 4
+"""Rows that the kernels of BLAS work on together: a product with 11 rows takes longer than one with
+12 (30 against 51 flop/ns), so rows are filled up with zeros to a multiple of this."""
+
+
 @dataclass(frozen=True, slots=True)
 class Axis:
     """How output and input positions correspond along one axis: ``stride * p + offset``."""
@@ -197,7 +202,7 @@ class Lowered:
     channels: int
 
     @classmethod
-    def of(cls, mask: Bools, rows: Axis, columns: Axis) -> Lowered:
+    def of(cls, mask: Bools, rows: Axis, columns: Axis, *, boxes: bool = True) -> Lowered:
         """Find what can be computed together.
 
         Parameters
@@ -206,12 +211,15 @@ class Lowered:
             Weights that may differ from zero.
         rows, columns : Axis
             With I and J offsets.
+        boxes : bool
+            Lower kernels of several rows as such. Else tap by tap, which copies more and leaves out
+            every tap that meets only padding.
         """
         filters, channels = mask.shape[:2]
         # Lines hold neighbouring input rows, so rows of taps must be neighbours too; and where the
         # stride is no less than the kernel, no line would be used twice.
         steps = set(np.diff(rows.offsets).tolist())
-        neighbours = steps <= {1} and rows.stride < len(rows.offsets)
+        neighbours = boxes and steps <= {1} and rows.stride < len(rows.offsets)
         parts = []
         for alike in equal_rows(mask.reshape(filters, -1)):
             pieces = _pieces(mask[alike[0]], neighbours)
@@ -243,9 +251,9 @@ class Lowered:
         return -(-sum(each) // max(1, len(each)))
 
     def met(self, piece: Piece) -> float:
-        """Share of the kernel rows that meet the input, mean over the output rows."""
-        rows = [self._kernel_rows(piece, p) for p in range(self.rows.out)]
-        return sum(high - low for low, high in rows) / (self.rows.out * piece.height)
+        """Share of the products that don't meet only padding, mean over the output rows."""
+        rows = [self._met(piece, p) for p in range(self.rows.out)]
+        return sum(stop - start for start, stop in rows) / (self.rows.out * piece.depth)
 
     def apply(self, x: Floats, w: Floats, y: Floats) -> None:
         """Compute the correlation.
@@ -267,26 +275,23 @@ class Lowered:
     def _apply(self, piece: Piece, x: Floats, w: Floats, y: Floats, add: bool) -> None:
         filters, _, width, batch = y.shape
         flat = y.strides[2:] == (batch * y.itemsize, y.itemsize)
-        row = scratch("product", (filters, width * batch), y.dtype)
-        for first, stop in self._blocks(piece, x):
-            lines = self._fill(piece, x, first, stop)
-            for p in range(first, stop):
-                low, high = self._kernel_rows(piece, p)
-                if low == high:
-                    if not add:
-                        y[:, p] = 0
-                    continue
-                line = self._line(piece, p, first) + low
-                columns = lines[line : line + high - low].reshape(-1, width * batch)
-                left = w[:, low * piece.channels : high * piece.channels]
-                if flat and not add:
-                    np.matmul(left, columns, out=y[:, p].reshape(filters, -1))
-                    continue
-                np.matmul(left, columns, out=row)
-                if add:
-                    y[:, p] += row.reshape(filters, width, batch)
-                else:
-                    y[:, p] = row.reshape(filters, width, batch)
+        direct = flat and not add and len(w) == filters
+        room = scratch("product", (len(w), width * batch), y.dtype)
+        for p, start, columns in self._columns(piece, x):
+            if not len(columns):
+                if not add:
+                    y[:, p] = 0
+                continue
+            left = w[:, start : start + len(columns)]
+            if direct:
+                np.matmul(left, columns, out=y[:, p].reshape(filters, -1))
+                continue
+            np.matmul(left, columns, out=room)
+            found = room[:filters].reshape(filters, width, batch)
+            if add:
+                y[:, p] += found
+            else:
+                y[:, p] = found
 
     def weight_gradient(self, x: Floats, dy: Floats, dw: Floats) -> None:
         """Compute ``dw[k, c, i, j] = sum of dy[k, p, q, n] x[c, rows(p, i), columns(q, j), n]``.
@@ -305,20 +310,33 @@ class Lowered:
 
     def _weight_gradient(self, piece: Piece, x: Floats, dy: Floats) -> Floats:
         filters, _, width, batch = dy.shape
-        total: Floats = np.zeros((filters, piece.depth), dtype=dy.dtype)
+        padded = -(-filters // ROWS) * ROWS
+        total: Floats = np.zeros((padded, piece.depth), dtype=dy.dtype)
         one = scratch("product", total.shape, dy.dtype)
+        left = scratch("left", (padded, width * batch), dy.dtype)
+        left[filters:] = 0
+        for p, start, columns in self._columns(piece, x):
+            if not len(columns):
+                continue
+            if padded == filters:
+                left = dy[:, p].reshape(filters, -1)
+            else:
+                left[:filters] = dy[:, p].reshape(filters, -1)
+            where = slice(start, start + len(columns))
+            np.matmul(left, columns.T, out=one[:, where])
+            total[:, where] += one[:, where]
+        return total[:filters]
+
+    def _columns(self, piece: Piece, x: Floats) -> Iterator[tuple[int, int, Floats]]:
+        """For each output row, its lowered columns and the depth at which they start."""
+        step = self.rows.stride if piece.height > 1 else 1
         for first, stop in self._blocks(piece, x):
             lines = self._fill(piece, x, first, stop)
+            lines = lines.reshape(-1, self.columns.out * x.shape[3])
             for p in range(first, stop):
-                low, high = self._kernel_rows(piece, p)
-                if low == high:
-                    continue
-                line = self._line(piece, p, first) + low
-                columns = lines[line : line + high - low].reshape(-1, width * batch)
-                where = slice(low * piece.channels, high * piece.channels)
-                np.matmul(dy[:, p].reshape(filters, -1), columns.T, out=one[:, where])
-                total[:, where] += one[:, where]
-        return total
+                start, end = self._met(piece, p)
+                line = (p - first) * step * piece.channels
+                yield p, start, lines[line + start : line + end]
 
     def _blocks(self, piece: Piece, x: Floats) -> Iterator[tuple[int, int]]:
         """Output rows whose lines are filled together."""
@@ -331,17 +349,20 @@ class Lowered:
         step = self.rows.stride if piece.height > 1 else 1
         return max(1, (lines - piece.height) // step + 1)
 
-    def _line(self, piece: Piece, p: int, first: int) -> int:
-        """Line of output row p that kernel row 0 of the piece meets."""
-        return (p - first) * (self.rows.stride if piece.height > 1 else 1)
-
-    def _kernel_rows(self, piece: Piece, p: int) -> tuple[int, int]:
-        """Rows of the piece's kernels that meet the input at output row p, for some run."""
-        tops = {run.row for run in piece.runs}
-        start = [self.rows.stride * p + self.rows.offsets[top] for top in tops]
-        low = min(max(0, -each) for each in start)
-        high = max(min(piece.height, self.rows.size - each) for each in start)
-        return (low, high) if low < high else (0, 0)
+    def _met(self, piece: Piece, p: int) -> tuple[int, int]:
+        """Depths from which to which some run meets the input at output row p."""
+        tops = [self.rows.stride * p + self.rows.offsets[run.row] for run in piece.runs]
+        if piece.height == 1:  # runs stand in the order of their rows
+            before = sum(run.count for run, top in zip(piece.runs, tops, strict=True) if top < 0)
+            met = (
+                run.count
+                for run, top in zip(piece.runs, tops, strict=True)
+                if 0 <= top < self.rows.size
+            )
+            return before, before + sum(met)
+        low = min(max(0, -top) for top in tops)
+        high = max(low, *(min(piece.height, self.rows.size - top) for top in tops))
+        return low * piece.channels, high * piece.channels
 
     def _fill(self, piece: Piece, x: Floats, first: int, stop: int) -> Floats:
         """Lower what output rows from ``first`` to ``stop`` need: ``[line, channel, q, n]``."""
@@ -395,15 +416,16 @@ def _places(piece: Piece) -> Iterable[tuple[Run, int, slice]]:
 
 
 def packed(piece: Piece, w: Floats) -> Floats:
-    """Weights of one piece in the order of lowered lines, ``[K, height * channels]``."""
+    """Weights of one piece in the order of lowered lines, ``[K or more, height * channels]``."""
     filters, channels, height, width = w.shape
     if piece.depth == channels * height * width:
         # Nothing is left out; a view, where the weights lie in memory as `stored` arranges them.
         whole: Floats = w.transpose(0, 2, 3, 1).reshape(filters, -1)
         return whole
-    matrix = scratch("packed", (filters, piece.depth), w.dtype)
+    matrix = scratch("packed", (-(-filters // ROWS) * ROWS, piece.depth), w.dtype)
+    matrix[filters:] = 0
     for run, row, where in _places(piece):
-        matrix[:, where] = w[:, run.channels, row, run.column]
+        matrix[:filters, where] = w[:, run.channels, row, run.column]
     return matrix
 
 

@@ -28,7 +28,6 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
-import numpy.typing as npt
 
 from energysim.train.lowered import valid_range
 from energysim.train.scratch import Floats, scratch
