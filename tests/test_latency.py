@@ -72,7 +72,28 @@ def test_first_tiles_in_and_last_tile_out_are_exposed() -> None:
     # first: all weights, a row of inputs; last: a row of outputs
     assert run(hardware, *rows).cycles == 480 + -(-(24 + 30 + 20) * 8 // 64)
     slow = machine(double, dram={"bandwidth_bits_per_cycle": 2.0})
-    assert run(slow, *rows).cycles == DRAM_BITS / 2 + (24 + 30 + 20) * 8 / 2
+    # DRAM is what takes longest: the first and last tiles are part of what it moves
+    assert run(slow, *rows).cycles == DRAM_BITS / 2
+
+
+@pytest.mark.parametrize("bandwidth", [0.5, 1.0, 3.0, 8.0, 64.0])
+@pytest.mark.parametrize("rows", [("P", 4), ("Q", 5), ("K", 2), ("C", 3)])
+def test_double_buffering_never_makes_slower(bandwidth: float, rows: tuple[str, int]) -> None:
+    inside = [each for each in (("K", 4), ("P", 4), ("Q", 5), ("C", 6)) if each[0] != rows[0]]
+    left = {"K": 2, "C": 2}.get(rows[0])
+    mapping = (
+        {"level": "DRAM", "temporal": [rows]},
+        {"level": "BUF", "temporal": [*inside, *([(rows[0], left)] if left else [])]},
+    )
+    times = []
+    for double in (True, False):
+        buffer = memory("BUF", **BUFFER, double_buffered=double)
+        hardware = machine(buffer, dram={"bandwidth_bits_per_cycle": bandwidth})
+        row = run(hardware, *mapping)
+        moved = row.dram_bytes * 8 / bandwidth
+        assert max(480.0, moved) <= row.cycles
+        times.append(row.cycles)
+    assert times[0] <= times[1] == -(-(480 + moved) // 1)
 
 
 def test_buffer_bandwidth_overlaps_only_where_double() -> None:
@@ -170,7 +191,35 @@ def test_each_pass_waits_for_its_weights_and_first_inputs() -> None:
 def test_double_buffered_weights_come_while_others_are_used() -> None:
     double = PE | {"double_buffered": True, "capacity_bytes": 16}
     assert run(linked(double, weight=16.0, input=16.0), *PASSES).cycles == 120 + 2 + 1
-    assert run(linked(double, weight=1.0), *PASSES).cycles == 24 * 8 + 4 * 8
+    assert run(linked(double, weight=1.0), *PASSES).cycles == 24 * 8
+
+
+def test_a_pass_whose_inputs_come_slowly_takes_what_they_take() -> None:
+    """The first inputs are waited for, and are part of what the bus carries in all."""
+    slow = linked(PE, weight=16.0, input=8.0)  # 40 inputs a pass, 40 cycles for its 20 steps
+    assert run(slow, *PASSES).cycles == 6 * (2 + 40)
+
+
+def test_inputs_that_stay_are_waited_for_once() -> None:
+    fully = network({"name": "c", "kind": "linear", "out": 8}, size=(4, 1, 1))
+    rows = ({"level": "BUF", "temporal": [("C", 2), ("K", 4)],
+             "spatial": [("K", 2, "cols"), ("C", 2, "rows")]},)  # fmt: skip
+    mapping = MappingFile(layers={"c": loops(*rows)})
+    row = simulate(fully, linked(PE, weight=16.0, input=4.0), mapping=mapping).layer_rows[0]
+    # 8 passes of one step and 4 weights; 2 inputs for four of them, 2 for the others
+    assert row.cycles == 8 + 8 * 2 + 4 * 8 // 4
+
+
+def test_weights_wait_for_buffer_or_bus_but_not_for_both() -> None:
+    slow = memory("BUF", **BUFFER, bandwidth_bits_per_cycle=16.0)
+    with_bus, without = (
+        machine(slow, PE, array={"link_bits_per_cycle": links}) for links in ({"weight": 16.0}, {})
+    )
+    assert run(with_bus, *PASSES).cycles == run(without, *PASSES).cycles
+    double = memory("BUF", **BUFFER, bandwidth_bits_per_cycle=1.0, double_buffered=True)
+    alone = machine(double, PE, array={"link_bits_per_cycle": {"weight": 16.0}})
+    row = run(alone, *PASSES)
+    assert row.cycles == row.sram_bytes * 8  # waiting for weights is no more work for the buffer
 
 
 def test_waiting_for_dram_covers_the_bus_behind_it() -> None:
@@ -218,6 +267,30 @@ def test_dram_moves_whole_bursts(
     row = run(machine(memory("BUF", **BUFFER), dram=burst), *rows)
     assert row.cycles == 480 + (weights + inputs + outputs) // 8
     assert row.dram_bytes == DRAM_BITS / 8  # what is moved for nothing takes time, no more
+
+
+def test_what_a_stride_passes_over_lies_in_the_bursts() -> None:
+    """Every second input of every second row of 8: 4 of 7 bytes in a row."""
+    net = network({"name": "c", "kind": "conv", "out": 1, "kernel": 1, "stride": 2}, size=(1, 8, 8))
+    mapping = MappingFile(layers={"c": loops({"level": "BUF", "temporal": [("P", 4), ("Q", 4)]})})
+    times = {}
+    for burst in (8, 32, 64):
+        dram = {"bandwidth_bits_per_cycle": 8.0, "burst_bits": burst}
+        buffer = memory("BUF", **BUFFER)
+        times[burst] = simulate(net, machine(buffer, dram=dram), mapping=mapping).total_cycles - 16
+    # inputs: 4 rows of 7, 8 and 8 bytes; one weight and 16 outputs in a row
+    assert times == {8: 4 * 7 + 1 + 16, 32: 4 * 8 + 4 + 16, 64: 4 * 8 + 8 + 16}
+
+
+def test_what_the_macs_take_from_dram_comes_one_by_one() -> None:
+    buffer = memory("BUF", **BUFFER, holds=["input", "output"])
+    bursts, single = (
+        run(
+            machine(buffer, dram={"bandwidth_bits_per_cycle": 8.0, "burst_bits": bits}), *ALL_INSIDE
+        )
+        for bits in (64, 8)
+    )
+    assert bursts.cycles - single.cycles == 480 * 7  # a burst of 8 bytes for each weight
 
 
 def test_the_first_and_last_tile_are_bursts_too() -> None:

@@ -11,14 +11,13 @@ import numpy.typing as npt
 from energysim.axes import Dim, Tensor
 from energysim.mapper import bound
 from energysim.mapper.problem import Problem
-from energysim.mapper.space import (
-    Arrangement,
-)
+from energysim.mapper.space import Arrangement
 from energysim.mapping import Nest
+from energysim.model.bounds import compulsory_elements
 from energysim.model.capacity import element_bits
 from energysim.model.counts import Counts, Key
 from energysim.model.energy import tariff
-from energysim.model.latency import Links, latency, links, overlaps
+from energysim.model.latency import MOVED, Links, latency, links, overlaps
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -35,6 +34,10 @@ class Part:
     """per element of the first (of ``output``: the last) tile of the outermost on-chip level"""
     fold: Mapping[tuple[Tensor, int], float] = field(default_factory=dict)
     """per tile of a cut, one after the other"""
+
+
+def _sum(prices: Mapping[Key, float], more: Mapping[Key, float]) -> dict[Key, float]:
+    return {key: prices.get(key, 0.0) + more.get(key, 0.0) for key in {**prices, **more}}
 
 
 class CostModel:
@@ -70,7 +73,16 @@ class CostModel:
         nest = self._structure()
         added: dict[Key, float] = {}
         start = 0.0
-        together: list[tuple[dict[Key, float], float]] = [({}, self._steps())]
+        first, fold = self._first_tiles(nest), self._folds()
+        waits: dict[Key, float] = {}
+        waited, buses = 0.0, list[Mapping[Key, float]]()
+        if self.problem.store is not None:
+            found = links(hardware, nest, self.tariff)
+            waits, buses = dict(found.waits), [prices for _, prices in found.busy]
+            waited = self._first_inputs(found)
+        together = [Part(waits, self._steps() + waited, first, fold)]
+        # the first inputs are part of what the bus for them carries
+        together += [Part(_sum(own, waits), 0.0, first, {}) for own in buses]
         for level, memory in enumerate(hardware.levels):
             width = memory.bandwidth_bits_per_cycle
             if width is None:
@@ -80,23 +92,15 @@ class CostModel:
             own = {key: bits / width for key, bits in self.tariff.bits.items() if key[0] == level}
             once = sum(b for key, b in self.tariff.once_bits.items() if key[0] == level) / width
             if overlaps(hardware, nest, level):
-                together.append((own, once))
+                # first and last tiles are part of what DRAM moves
+                together.append(Part(own, once, first if level else {}, {}))
             else:
                 added |= own
                 start += once
-        if self.problem.store is not None:
-            buses = links(hardware, nest, self.tariff)
-            together += [(dict(own), 0.0) for own in buses.busy]
-            for key, price in buses.waits.items():
-                added[key] = added.get(key, 0.0) + price
-            start += self._first_inputs(buses)
-        first = self._first_tiles(nest)
-        fold = self._folds()
-        parts = []
-        for i, (own, once) in enumerate(together):
-            every = {key: own.get(key, 0.0) + added.get(key, 0.0) for key in own | added}
-            parts.append(Part(every, once + start, first, {} if i else fold))
-        return parts
+        return [
+            Part(_sum(part.prices, added), part.start + start, part.first_tile, part.fold)
+            for part in together
+        ]
 
     def _first_inputs(self, buses: Links) -> float:
         """At least so many cycles pass while the array waits for the first inputs of all passes.
@@ -109,14 +113,16 @@ class CostModel:
         load = buses.loads.get(Tensor.INPUT)
         if load is None or not buses.every_pass or any(here.shape.pad):
             return 0.0
+        least = compulsory_elements(here.shape)[Tensor.INPUT]
         level = buses.loads[Tensor.WEIGHT].first[0]
         size = hardware.levels[level].capacity_bits()
         room = size[Tensor.WEIGHT] if isinstance(size, dict) else size
         if room is None or hardware.levels[level].compressed:
-            return load.cycles
+            return 0.0
         held = room // hardware.bits.weight * hardware.instances(level)
         passes = max(1.0, here.shape.elements(Tensor.WEIGHT) / max(held, 1))
-        return passes * bound.apart(here, (Dim.N, Dim.G, Dim.C)) * load.cycles
+        inputs = passes * bound.apart(here, (Dim.N, Dim.G, Dim.C))
+        return min(inputs, float(least)) * load.cycles
 
     def _steps(self) -> float:
         """At least so many array steps, or cycles of the vector unit."""
@@ -135,8 +141,7 @@ class CostModel:
             return {}
         found = {}
         for tensor in Tensor:
-            names = ("update", "update_complete") if tensor is Tensor.OUTPUT else ("read",)
-            bits = sum(self.tariff.bits.get((0, tensor, name), 0.0) for name in names)
+            bits = sum(self.tariff.bits.get((0, tensor, name), 0.0) for name in MOVED[tensor])
             if nest.holders(tensor)[1:]:
                 found[tensor] = max(bits, 0.0) / width
         return found

@@ -181,9 +181,10 @@ class Counts:
     update_complete and drain_complete (of update and drain: elements that are final outputs), hop
     (elements handed over between the level and the next inner holder where instances fan out),
     tile (largest tile of one instance), first and last (what all tiles hold at the first and last
-    step), run (of the first tile, what lies in a row in the outermost level; only where that moves
-    bursts), folds (tiles one after the other), constant (1 where there is but one of them), final
-    (1 where all outputs that reach the level are complete)"""
+    step), run and span (of the first tile, what lies in a row in the outermost level, without and
+    with what lies between; only where that moves bursts), folds (tiles one after the other),
+    constant (1 where there is but one of them), final (1 where all outputs that reach the level
+    are complete)"""
     used: tuple[Ints, ...]
     """instances with work along each array axis, shape (B,) each"""
 
@@ -606,26 +607,45 @@ class _Boundary:
             (inner, "folds"): Terms(self._product(folds)),
         }
         if self.rules.bursts and not self.outer:
-            named[inner, "run"] = self._run(tiles)
+            named[inner, "run"] = self._run(tiles, [axis.table.first for axis in tiles])
+            named[inner, "span"] = self._run(tiles, [self._spanned(axis) for axis in tiles])
         return named
 
-    def _run(self, tiles: Sequence[_AxisInNest]) -> Terms:
+    def _run(self, tiles: Sequence[_AxisInNest], lengths: Sequence[Ints]) -> Terms:
         """How many elements of the first tile lie in a row, tensors stored by dims, last innermost.
 
         Dims that the tile covers whole, from the last one on, and its share of the dim before them.
         """
-        whole = [(axis.table.steps == 1).astype(np.int64) for axis in tiles]
+        whole = [
+            (axis.table.steps == 1).astype(np.int64) * (self._step(axis) == 1) for axis in tiles
+        ]
         total = None
-        for place in range(len(tiles)):
+        for place, spanned in enumerate(lengths):
             behind = range(place + 1, len(tiles))
             # the first dim has none before it: whatever it holds is part of the run
             broken = 1 - whole[place] if place else np.ones_like(whole[0])
-            factors = [(tiles[place].group, (tiles[place].table.first * broken)[None])]
-            factors += [(tiles[i].group, (tiles[i].table.first * whole[i])[None]) for i in behind]
+            apart = self._step(tiles[place]) > 1 and len(behind) > 0
+            # rows that a stride passes over lie between
+            length = np.minimum(spanned, 1) if apart else spanned
+            factors = [(tiles[place].group, (length * broken)[None])]
+            factors += [(tiles[i].group, (lengths[i] * whole[i])[None]) for i in behind]
             terms = Terms(self._product(factors))
             total = terms if total is None else total + terms
         assert total is not None  # every tensor has dims
         return total
+
+    def _step(self, axis: _AxisInNest) -> int:
+        """Rows from one that is needed to the next: the stride, where the kernel leaves gaps."""
+        if len(axis.dims) == 1:
+            return 1
+        along = 0 if axis.dims[0] is Dim.P else 1
+        stride = self.shape.stride[along]
+        return stride if self.shape[axis.dims[1]] == 1 else 1
+
+    def _spanned(self, axis: _AxisInNest) -> Ints:
+        first = axis.table.first
+        between: Ints = np.maximum(first - 1, 0) * (self._step(axis) - 1)
+        return first + between
 
     def _final(self) -> Terms:
         """1 where all that p gets from below is complete; the MAC hands over partial sums."""

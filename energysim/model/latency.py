@@ -29,7 +29,7 @@ class Latency:
     levels: tuple[Floats, ...]
     """traffic of each level over its bandwidth; 0 where bandwidth is not a limit"""
     links: Floats
-    """traffic of the busiest bus of the array; 0 where the buses are no limit"""
+    """traffic of the busiest bus while the array computes; 0 where the buses are no limit"""
     ramp: Floats
     """the array waits for the weights and first inputs of a pass"""
     exposed: Floats
@@ -71,12 +71,11 @@ def latency(
 
     Notes
     -----
-    DRAM that moves bursts takes the time of whole ones (:func:`_bursts`).
-    ``total = max(compute, links, cycles of levels that overlap) + sum of the others + ramp +
+    ``total = max(max(compute, links) + ramp, cycles of levels that overlap) + sum of the others +
     exposed``. DRAM overlaps when every level that it fills is double-buffered; its first tiles in
-    and last tile out are exposed then. A systolic array takes ``sum of (used length - 1)`` extra
-    cycles for every tile of the level that has an instance per processing element. For buses and
-    passes see :func:`links`.
+    and last tile out are exposed then, and only the rest overlaps. A systolic array takes
+    ``sum of (used length - 1)`` extra cycles for every tile of the level that has an instance per
+    processing element. For buses and passes see :func:`links`, for DRAM bursts :func:`_bursts`.
     """
     zero = np.zeros(np.shape(steps))
     if vector:
@@ -86,7 +85,7 @@ def latency(
         compute = np.asarray(steps, dtype=np.float64) + _ripple(
             hardware, nest, value, used, skipped
         )
-    cycles, overlapped, added = [], [compute], [zero]
+    cycles, overlapped, added = list[Floats](), list[Floats](), [zero]
     bursts = _bursts(hardware, nest, tariff, value)
     for level, memory in enumerate(hardware.levels):
         if memory.bandwidth_bits_per_cycle is None:
@@ -98,16 +97,17 @@ def latency(
         traffic = _level_bits(tariff, level, value, {} if level else bursts) + zero
         cycles.append(traffic / (memory.bandwidth_bits_per_cycle * instances))
         (overlapped if overlaps(hardware, nest, level) else added).append(cycles[-1])
-    busiest, ramp = zero, zero
-    if hardware.array.link_bits_per_cycle and not vector:
-        busiest, ramp = (each + zero for each in _link_cycles(hardware, nest, tariff, value))
-        overlapped.append(busiest)
     exposed = zero
     width = hardware.levels[0].bandwidth_bits_per_cycle
     if width is not None and overlaps(hardware, nest, 0):
         exposed = _exposed_bits(nest, tariff, value, bursts) / width + zero
-    total = np.maximum.reduce(overlapped) + sum(added) + ramp + exposed
-    return Latency(compute, tuple(cycles), busiest, ramp, exposed, np.ceil(total))
+        overlapped[0] = overlapped[0] - exposed  # DRAM's time is no longer for it
+    busy, ramp = zero, zero
+    if hardware.array.link_bits_per_cycle and not vector:
+        busy, ramp = (each + zero for each in _link_cycles(hardware, nest, tariff, value))
+    working = np.maximum(compute, busy) + ramp
+    total = reduce(np.maximum, overlapped, working) + sum(added) + exposed
+    return Latency(compute, tuple(cycles), busy, ramp, exposed, np.ceil(total))
 
 
 def _level_bits(
@@ -132,8 +132,9 @@ def _bursts(
 ) -> dict[Tensor, Floats]:
     """For one bit of a tensor that DRAM moves, the bits whose time it takes: whole bursts.
 
-    What lies in a row is that of the first tile; what is new in the next ones is taken to lie alike
-    and to begin with a burst. (Estimated: rows of a halo that stays are not told apart.)
+    What lies in a row is that of the first tile, with what strides leave out between it; what is
+    new in the next tiles is taken to lie alike and to begin with a burst. (Estimated: of a halo
+    that stays, narrower pieces are new.) What the MACs take from DRAM themselves comes one by one.
     """
     burst = hardware.levels[0].burst_bits
     if burst is None:
@@ -141,12 +142,17 @@ def _bursts(
     found = {}
     for tensor in Tensor:
         bits = sum(tariff.bits.get((0, tensor, name), 0.0) for name in MOVED[tensor])
-        inner = nest.holders(tensor)[1:2]
-        run = value((inner[0], tensor, "run")) if inner else None
-        if run is not None and bits > 0:
-            length = np.asarray(run, dtype=np.float64) * bits
-            taken = np.ceil(length / burst) * burst
-            found[tensor] = np.divide(taken, length, out=np.ones_like(length), where=length > 0)
+        holders = nest.holders(tensor)
+        if not holders or bits <= 0:
+            continue
+        run = span = np.ones(())
+        if holders[1:]:
+            run, span = (
+                np.asarray(1 if each is None else each, dtype=np.float64)
+                for each in (value((holders[1], tensor, name)) for name in ("run", "span"))
+            )
+        needed = np.maximum(run, 1) * bits
+        found[tensor] = np.ceil(np.maximum(span, 1) * bits / burst) * burst / needed
     return found
 
 
@@ -221,7 +227,7 @@ class Load:
 class Links:
     """The buses of an array, for the levels that hold each tensor."""
 
-    busy: tuple[Mapping[Key, float], ...]
+    busy: tuple[tuple[Tensor, Mapping[Key, float]], ...]
     """of each bus and way that is used while the array computes: cycles of one counted element"""
     waits: Mapping[Key, float]
     """cycles of one counted element during which the array computes nothing"""
@@ -243,7 +249,7 @@ def links(hardware: Hardware, nest: Nest, tariff: Tariff) -> Links:
     Buses and ramp-up are those of Chen et al., JSSC 2017, sections IV-A, V-B and VI-A; that nothing
     else is exposed is our assumption (``energysim validate eyeriss_alexnet``).
     """
-    busy: list[dict[Key, float]] = []
+    busy: list[tuple[Tensor, dict[Key, float]]] = []
     waits: dict[Key, float] = {}
     loads: dict[Tensor, Load] = {}
     every_pass = False
@@ -267,29 +273,34 @@ def links(hardware: Hardware, nest: Nest, tariff: Tariff) -> Links:
                 every_pass = True
                 waits = {key: price * _own_share(hardware, nest, outer) for key, price in
                          ways.pop().items()}  # fmt: skip
-        busy += ways
+        busy += [(tensor, way) for way in ways]
     return Links(tuple(busy), waits, loads if Tensor.WEIGHT in loads else {}, every_pass)
 
 
 def _own_share(hardware: Hardware, nest: Nest, outer: int) -> float:
-    """Share of the wait for weights on their bus that the wait for DRAM does not cover.
+    """Share of the wait for weights on their bus that the time of the outer level does not cover.
 
-    Where they come from DRAM into the array it is one way, as fast as its slower part.
+    Where that time is waited for anyway it is one way, as fast as its slower part.
     """
-    from_dram = hardware.levels[0].bandwidth_bits_per_cycle
-    if outer or from_dram is None or overlaps(hardware, nest, 0):
+    width = hardware.levels[outer].bandwidth_bits_per_cycle
+    if width is None or overlaps(hardware, nest, outer):
         return 1.0
-    return max(0.0, 1 - hardware.array.links[Tensor.WEIGHT] / from_dram)
+    return max(0.0, 1 - hardware.array.links[Tensor.WEIGHT] / (width * hardware.instances(outer)))
 
 
 def _link_cycles(
     hardware: Hardware, nest: Nest, tariff: Tariff, value: Callable[[Key], Numbers | None]
 ) -> tuple[Floats, Floats]:
-    """Cycles of the busiest bus, and those that the array waits.
+    """Cycles of the busiest bus while the array computes, and cycles that the array waits.
 
-    How many passes there are is what all of them load over what the first one does.
+    How many passes there are is what all of them load over what the first one does. Inputs that
+    stay are not waited for again: never for more than all that is read.
     """
     buses = links(hardware, nest, tariff)
+
+    def counted(key: Key) -> Floats:
+        found = value(key)
+        return np.asarray(0.0 if found is None else found, dtype=np.float64)
 
     def cycles(prices: Mapping[Key, float]) -> Floats:
         total: Floats = np.zeros(())
@@ -298,18 +309,18 @@ def _link_cycles(
             total = total + moved * (price / tariff.bits[key] if tariff.bits[key] else 0.0)
         return total
 
-    def counted(key: Key) -> Floats:
-        found = value(key)
-        return np.asarray(0.0 if found is None else found, dtype=np.float64)
-
-    busiest = reduce(np.maximum, map(cycles, buses.busy), np.zeros(()))
-    tiles = {tensor: counted(load.first) for tensor, load in buses.loads.items()}
-    waits = {tensor: tiles[tensor] * load.cycles for tensor, load in buses.loads.items()}
-    if not buses.every_pass:
-        return busiest, np.asarray(sum(waits.values(), np.zeros(())))
-    load = buses.loads[Tensor.WEIGHT]
-    passes = counted(load.read) / np.maximum(tiles[Tensor.WEIGHT], 1)
-    return busiest, cycles(buses.waits) + passes * waits.get(Tensor.INPUT, 0.0)
+    passes, waited = np.ones(()), dict[Tensor, Floats]()
+    if buses.every_pass:
+        load = buses.loads[Tensor.WEIGHT]
+        passes = counted(load.read) / np.maximum(counted(load.first), 1)
+    for tensor, load in buses.loads.items():
+        if tensor is Tensor.INPUT or not buses.every_pass:
+            all_of_it = counted(load.read) * load.cycles
+            waited[tensor] = np.minimum(passes * counted(load.first) * load.cycles, all_of_it)
+    busy: Floats = np.zeros(())
+    for tensor, prices in buses.busy:
+        busy = np.maximum(busy, cycles(prices) - waited.get(tensor, 0.0))
+    return busy, sum(waited.values(), cycles(buses.waits))
 
 
 def _entry(nest: Nest, holders: Sequence[int]) -> tuple[int, int | None]:
