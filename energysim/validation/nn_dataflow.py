@@ -200,7 +200,7 @@ def _checks() -> Iterator[Check]:
         if case.name in QUICK:
             yield at_most(
                 case.name,
-                "cost, our optimum word by word",
+                f"cost, our optimum word by word, {len(QUICK)} quick layers",
                 int(case.row["cost"]),
                 optimum_of_words(case, hardware),
                 unit="MAC",
@@ -243,7 +243,12 @@ STUDIES = (
             "that does not fit has to move again. What the array carries to sets that take the "
             "same words counts once, a partial sum that comes back for each element of its column. "
             "Costs: MAC 1, DRAM 200, buffer 6, array 2, register 1, four register accesses a MAC; "
-            "what fills the buffer from DRAM costs nothing at the buffer."
+            "what fills the buffer from DRAM costs nothing at the buffer. Our optimum word by word"
+            " is claimed of the five layers whose search takes a second or so; of the others it is"
+            " recorded in benchmarks/peers, and up to 5.5 % above the tool's own figure, which is "
+            "one by rows: it takes whole rows for reused where its registers have room for a "
+            "window, so that no mapping word by word may reach it. Of the very mapping that the "
+            "tool found, word by word, it is below or equal everywhere."
         ),
         compute=_checks,
     ),

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import combinations, pairwise
+from statistics import fmean, geometric_mean
 
 from energysim.catalog import load_hardware, load_network
 from energysim.hardware import Hardware
 from energysim.network import Network
 from energysim.simulate import simulate
 from energysim.units import BITS_PER_BYTE, BITS_PER_KIB, PJ_PER_MJ
-from energysim.validation.check import Check, Study, exact, shown, within
+from energysim.validation.check import Check, Study, exact, shown
 from energysim.validation.data import read_rows
 from energysim.validation.variant import variant
 
@@ -20,8 +21,13 @@ SUMS = 2 * 32
 """Outputs for which the accumulator has sums of each kernel: a stripe, and one to be delivered."""
 
 SMALL = ("64", "32")
-"""Sizes of which frames a second aren't claimed."""
+"""Sizes whose time is that of DRAM, by their estimate."""
 
+WHY = (
+    "partly luck: the estimate counts 3x3 kernels as Winograd convolutions, ours convolves directly"
+    " with mappings that are the best for every layer and overlap all they can; sought by time "
+    "alone instead of energy times time, 128 MACs would be more than 20 % above"
+)
 WHY_SMALL = (
     "their time is what 137 to 139 MB an image take at this bandwidth; the best mapping moves 55, "
     "most of it while the array computes. How the estimate splits layers that a small buffer does "
@@ -87,14 +93,14 @@ def _checks() -> Iterator[Check]:
     estimates = {size: _estimate(row, network) for size, row in rows.items()}
     ours = {size: each.frames_per_s for size, each in estimates.items()}
     for size in rows:
-        yield _near(f"{size} MACs", "frames/s", theirs[size], ours[size], why=_why(size))
+        reason = WHY_SMALL if size in SMALL else WHY
+        yield shown(f"{size} MACs", "frames/s", theirs[size], ours[size], reason=reason)
+    yield _mean(theirs, ours)
     for (one, more), (other, less) in pairwise(theirs.items()):
-        yield _near(
-            f"{one} over {other} MACs",
-            "ratio of frames/s",
-            more / less,
-            ours[one] / ours[other],
-            why=WHY_SMALL if (one, other) == ("128", "64") else "",
+        reason = WHY_SMALL if other in SMALL and one not in SMALL else WHY
+        ratio = ours[one] / ours[other]
+        yield shown(
+            f"{one} over {other} MACs", "ratio of frames/s", more / less, ratio, reason=reason
         )
     pairs = list(combinations(rows, 2))
     same = sum((theirs[one] > theirs[two]) == (ours[one] > ours[two]) for one, two in pairs)
@@ -107,15 +113,19 @@ def _checks() -> Iterator[Check]:
         yield shown(what, "energy an image", energy, each.chip_mj, unit="mJ", reason=WHY_ENERGY)
 
 
-def _why(size: str) -> str:
-    return WHY_SMALL if size in SMALL else ""
-
-
-def _near(what: str, quantity: str, theirs: float, ours: float, *, why: str) -> Check:
-    """Within 20 %, as an estimate made before a design may be; shown where we know it is not."""
-    if why:
-        return shown(what, quantity, theirs, ours, reason=why)
-    return within(what, quantity, theirs, ours, low=-0.2, high=0.2)
+def _mean(theirs: Mapping[str, float], ours: Mapping[str, float]) -> Check:
+    """Ours over theirs in the geometric mean, and how far off they are without their signs."""
+    ratios = {size: ours[size] / theirs[size] for size in theirs}
+    off = {size: 100 * abs(ratio - 1) for size, ratio in ratios.items()}
+    large = [error for size, error in off.items() if size not in SMALL]
+    return shown(
+        f"{len(ratios)} sizes",
+        "frames/s, ours over theirs in the geometric mean",
+        1.0,
+        geometric_mean(ratios.values()),
+        reason=f"{fmean(off.values()):.0f} % off in the mean, {max(off.values()):.0f} % at most; "
+        f"the {len(large)} large ones {fmean(large):.0f} %",
+    )
 
 
 STUDIES = (
@@ -132,7 +142,10 @@ STUDIES = (
             "users report (nvdla/hw, issues 96 and 202) that it counts 3x3 kernels as Winograd "
             "convolutions, 2.25 times as fast, on all sizes, and how much each tensor is moved in"
             " a way that depends on the network; copies of it read the linear layer's weights "
-            "once for 16 images. Ours convolves directly, one image at a time."
+            "once for 16 images. Ours convolves directly, one image at a time. So all that is "
+            "claimed is the order of the sizes. A plain run of nvdla_large on resnet50 gives about"
+            " 130 frames/s, as it also counts pooling and additions, which take two fifths of its "
+            "time: their operands go through memory there."
         ),
         compute=_checks,
     ),
