@@ -49,11 +49,12 @@ CONFIGS = {
     "u65_256": Config("ethos_u65_512", 2, 2, 8, 44, 2, 128),
     "u65_512": Config("ethos_u65_512", 2, 2, 16, 88, 4, 128),
 }
-TRAFFIC = ("u55_64", "u55_128", "u55_256", "u65_512")
-"""Feature maps are compared on these; u55_32 and u65_256 have the blocks of another, nearly."""
-
 SRAM_KIB = 2048
 """The runs of ethos-u-vela had no limit and took 1475 KiB at most [KiB]."""
+
+WHY_MORE = (
+    "it also counts padding in a window, blocks at the edge as whole ones, channels in sixteens"
+)
 
 PIXEL_BYTES = 8
 """ethos-u-vela takes a burst for each position of a layer's input of 8 channels or fewer [byte]."""
@@ -215,16 +216,26 @@ def _traffic() -> Iterator[Check]:
         weights = _weights_read(_simulated(row["network"], row["accelerator"]))
         theirs = int(row["weight_bytes"]) - int(row["pool_weight_bytes"])
         yield exact(what, "weights read", theirs, weights, unit="B")
-        if row["accelerator"] in TRAFFIC:
-            yield within(
-                what,
-                "feature maps moved",
-                _theirs(row, network, CONFIGS[row["accelerator"]]),
-                _ours(network, row),
-                low=-0.1,
-                high=0.1,
-                unit="B",
-            )
+        printed = int(row["read_bytes"]) + int(row["write_bytes"])
+        common = _theirs(row, network, CONFIGS[row["accelerator"]])
+        yield within(
+            what,
+            "feature maps, its bursts and strides taken off, padding as it counts it",
+            common,
+            _ours(network, row),
+            low=-0.1,
+            high=0.1,
+            unit="B",
+        )
+        yield shown(
+            what,
+            "feature maps, as printed",
+            printed,
+            sum(_moved(_simulated(row["network"], row["accelerator"])).values()),
+            unit="B",
+            reason=f"{printed - common:,} B of it are bursts of the image and inputs that a stride "
+            f"passes over; {WHY_MORE}",
+        )
 
 
 def _weights_read(result: Result) -> int:
