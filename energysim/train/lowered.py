@@ -42,6 +42,10 @@ ROWS = 4
 12 (30 against 51 flop/ns), so rows are filled up with zeros to a multiple of this."""
 
 
+LINE = 16
+"""Floats of single precision in a cache line of 64 bytes."""
+
+
 @dataclass(frozen=True, slots=True)
 class Axis:
     """How output and input positions correspond along one axis: ``stride * p + offset``."""
@@ -420,13 +424,29 @@ def packed(piece: Piece, w: Floats) -> Floats:
     filters, channels, height, width = w.shape
     if piece.depth == channels * height * width:
         # Nothing is left out; a view, where the weights lie in memory as `stored` arranges them.
-        whole: Floats = w.transpose(0, 2, 3, 1).reshape(filters, -1)
-        return whole
+        return _flattened(w)
     matrix = scratch("packed", (-(-filters // ROWS) * ROWS, piece.depth), w.dtype)
     matrix[filters:] = 0
     for run, row, where in _places(piece):
         matrix[:filters, where] = w[:, run.channels, row, run.column]
     return matrix
+
+
+def _flattened(w: Floats) -> Floats:
+    """All weights as ``[K, (I, J, C)]``."""
+    filters, channels, height, width = w.shape
+    ordered = w.transpose(0, 2, 3, 1)
+    if w.strides[1] == w.itemsize:
+        whole: Floats = ordered.reshape(filters, -1)
+        return whole
+    # Kernels of an input gradient are a transposed view. Copied as they come, every element would
+    # miss the cache; a cache line of channels at a time takes half as long.
+    matrix = scratch("packed", (filters, height, width, channels), w.dtype)
+    for i, j in np.ndindex(height, width):
+        for start in range(0, channels, LINE):
+            some = slice(start, start + LINE)
+            matrix[:, i, j, some] = ordered[:, i, j, some]
+    return matrix.reshape(filters, -1)
 
 
 def _unpack(piece: Piece, matrix: Floats, w: Floats) -> None:
