@@ -22,13 +22,13 @@ from energysim.model.capacity import Residency
 from energysim.model.coded import coded_bits, live_weights
 from energysim.model.counts import Counts, Key
 from energysim.model.energy import Tariff, compute_pj, done_macs, stored_in_dram, tariff
-from energysim.model.latency import latency
+from energysim.model.latency import Latency, latency, overlaps
 from energysim.model.live import needed_inputs, with_known_zeros
 from energysim.model.lockstep import Skipped, in_nest_order, lock_step_of
 from energysim.model.sparse import WeightStore
 from energysim.model.tiling import temporal_steps
 from energysim.network import Layer
-from energysim.result import AccessRow, LayerRow
+from energysim.result import AccessRow, LayerRow, Timing
 from energysim.sparsity import DENSE, Activity
 from energysim.units import BITS_PER_BYTE, cycles_to_ms
 
@@ -191,8 +191,8 @@ def price_layer(
     counts: Counts,
     mapping: str,
     skipped: Skipped | None = None,
-) -> tuple[LayerRow, tuple[AccessRow, ...]]:
-    """Rows of the result for one layer.
+) -> tuple[LayerRow, tuple[AccessRow, ...], Timing]:
+    """Rows of the result for one layer, and what its time is made of.
 
     Parameters
     ----------
@@ -210,7 +210,7 @@ def price_layer(
 
     Returns
     -------
-    LayerRow, tuple of AccessRow
+    LayerRow, tuple of AccessRow, Timing
         The energy of the layer is the sum of its access rows.
     """
     layer, has_weights = job.layer, job.store is not None
@@ -261,7 +261,19 @@ def price_layer(
         resident=" ".join(tensor.label for tensor in sorted(job.residency.tensors)),
         mapping=mapping,
     )
-    return row, tuple(accesses)
+    return row, tuple(accesses), _timing(hardware, nest, time)
+
+
+def _timing(hardware: Hardware, nest: Nest, time: Latency) -> Timing:
+    names = [level.name for level in hardware.levels]
+    return Timing(
+        compute_cycles=float(time.compute[0]),
+        bus_cycles=float(time.links[0]),
+        waiting_cycles=float(time.ramp[0]),
+        exposed_cycles=float(time.exposed[0]),
+        level_cycles=dict(zip(names, (float(each[0]) for each in time.levels), strict=True)),
+        overlapping=tuple(name for i, name in enumerate(names) if overlaps(hardware, nest, i)),
+    )
 
 
 def _row(

@@ -81,6 +81,30 @@ class LayerRow:
 
 
 @dataclass(frozen=True, slots=True)
+class Timing:
+    """What the cycles of one layer are made of.
+
+    Notes
+    -----
+    The cycles of a layer are ``max(max(compute, buses) + waiting, levels that overlap) + the other
+    levels + exposed``, where DRAM, if it overlaps, does so without what is exposed of it.
+    """
+
+    compute_cycles: float
+    """array steps, filling and draining a systolic array; or those of the vector unit"""
+    bus_cycles: float
+    """of the busiest bus of the array"""
+    waiting_cycles: float
+    """the array waits for the weights and first inputs of a pass"""
+    exposed_cycles: float
+    """first tiles in and last out"""
+    level_cycles: Mapping[str, float]
+    """traffic of each level over its bandwidth"""
+    overlapping: tuple[str, ...]
+    """levels whose traffic hides behind other work"""
+
+
+@dataclass(frozen=True, slots=True)
 class TrainingRow(LayerRow):
     """One step of a training iteration."""
 
@@ -166,6 +190,8 @@ class Result:
     """how full each level on chip is in each layer"""
     skipped: Mapping[str, Skipped] = field(repr=False)
     """array steps of each layer whose zero weights are skipped"""
+    timings: Mapping[str, Timing] = field(repr=False)
+    """of each layer, what its cycles are made of"""
     cached_weight_bytes: float
     """weights that stay on chip from one inference to the next [byte]"""
     warnings: tuple[Note, ...]
@@ -359,6 +385,7 @@ class Result:
             "accesses": [
                 {name: getattr(row, name) for name in _ACCESS_COLUMNS} for row in self.access_rows
             ],
+            "timing": [{"layer": name, **asdict(each)} for name, each in self.timings.items()],
             "skipping": [{"layer": name, **each.to_dict()} for name, each in self.skipped.items()],
             **({"activations": self.activation_rows()} if self.activations else {}),
             "mapping": {

@@ -23,7 +23,7 @@ from energysim.mapping import (
     write_line,
 )
 from energysim.network import Layer, Network
-from energysim.result import AccessRow, LayerRow, Result, RunnerUp, TrainingRow
+from energysim.result import AccessRow, LayerRow, Result, RunnerUp, Timing, TrainingRow
 from energysim.sparsity import DENSE, FORMATS, Activity, Mask
 from energysim.training import EPOCH_IMAGES, Phase, Step, Training, training_of
 from energysim.units import BITS_PER_BYTE
@@ -529,6 +529,8 @@ class LayerCost:
     """how full each level on chip is"""
     skipped: Skipped | None = None
     """array steps, where zero weights are skipped"""
+    timing: Timing | None = None
+    """what its cycles are made of"""
 
 
 def _cost_all(
@@ -688,8 +690,8 @@ def priced(
             _refuse(job, options, room, mapped=mapped)
     skipped = skipped_steps(job, hardware, nest, trips)
     line = write_line(loops)
-    row, accesses = price_layer(job, hardware, (nest, trips), counts, line, skipped)
-    return LayerCost(row, accesses, loops, rooms=tuple(rooms), skipped=skipped)
+    row, accesses, timing = price_layer(job, hardware, (nest, trips), counts, line, skipped)
+    return LayerCost(row, accesses, loops, rooms=tuple(rooms), skipped=skipped, timing=timing)
 
 
 def _refuse(job: Job, options: Settings, room: Occupancy, *, mapped: bool) -> None:
@@ -747,6 +749,7 @@ def _result(
         searches={cost.layer.layer: cost.certificate for cost in costs},
         rooms={cost.layer.layer: cost.rooms for cost in costs},
         skipped={cost.layer.layer: cost.skipped for cost in costs if cost.skipped},
+        timings={cost.layer.layer: cost.timing for cost in costs if cost.timing},
         cached_weight_bytes=kept.cached_weight_bits / BITS_PER_BYTE,
         warnings=(),
         weight_format=options.weight_format,

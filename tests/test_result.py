@@ -141,3 +141,30 @@ def test_totals_of_a_run_without_energy() -> None:
     assert result.energy_by_level() == {}
     assert "<td>0</td>" in result._repr_html_()
     assert result.total_time_ms == pytest.approx(result.total_cycles / 100e3)
+
+
+@pytest.mark.parametrize(
+    ("net", "chip"), [("vgg16_ps", "edge_tpu"), ("resnet20", "eyeriss"), ("resnet20", "simba")]
+)
+def test_cycles_are_what_their_parts_say(net: str, chip: str) -> None:
+    hardware = es.load_hardware(chip)
+    skip = hardware.sparsity.model_copy(update={"weights": "skip"})
+    for machine in (hardware, hardware.model_copy(update={"sparsity": skip})):
+        result = looked_up(es.load_network(net), machine)
+        assert list(result.timings) == [row.layer for row in result.layer_rows]
+        for row in result.layer_rows:
+            time = result.timings[row.layer]
+            hidden = [
+                cycles - (time.exposed_cycles if level == "DRAM" else 0)
+                for level, cycles in time.level_cycles.items()
+                if level in time.overlapping
+            ]
+            others = sum(
+                cycles
+                for level, cycles in time.level_cycles.items()
+                if level not in time.overlapping
+            )
+            working = max(time.compute_cycles, time.bus_cycles) + time.waiting_cycles
+            total = max(working, *hidden, 0) + others + time.exposed_cycles
+            assert row.cycles == pytest.approx(total, abs=1)
+        assert [each["layer"] for each in result.to_dict()["timing"]] == list(result.timings)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from math import prod
 
 from energysim.axes import RELEVANT, Dim, Shape, Tensor
@@ -13,12 +12,10 @@ from energysim.mapping import LevelLoops, machine_rules, nominal_tile, read_loop
 from energysim.model.capacity import Occupancy
 from energysim.model.counts import Counts
 from energysim.model.lockstep import Skipped
-from energysim.model.sparse import WeightStore
 from energysim.network import Layer
 from energysim.price import machine_of
 from energysim.result import LayerRow, Result
-from energysim.sparsity import DENSE, Activity, Mask
-from energysim.training import Step
+from energysim.sparsity import DENSE, Activity
 from energysim.units import BITS_PER_BYTE
 
 FULL = 0.9
@@ -213,49 +210,37 @@ class _Drawing:
 
     def _time(self) -> Iterator[str]:
         """Which of array steps and traffic sets the time."""
-        import numpy as np
-
-        from energysim.model.energy import tariff
-        from energysim.model.latency import latency, overlaps
-
-        store, skipped = None, self.result.skipped.get(self.layer.name)
-        if self.layer.has_weights:
-            formats = (self.row.weight_format or "dense",)
-            store = WeightStore.of(
-                self.layer.mask if self.layer.stores_weights else Mask.of("dense", self.shape),
-                self.hardware.bits.weight,
-                formats,
-                run_bits=self.hardware.sparsity.run_bits,
-            )
-            if isinstance(self.layer, Step):
-                skips = self.hardware.sparsity.weights != "none"
-                store = replace(store, outputs=self.layer.moved_outputs(skips_zeros=skips))
-        time = latency(
-            self.hardware,
-            self.nest,
-            tariff(self.hardware, self.nest, store, self.resident, self.activity),
-            steps=self.counts.steps if skipped is None else np.array([skipped.steps]),
-            value=self.counts.values.get,
-            used=self.counts.used,
-            vector=not self.layer.has_weights,
-        )
+        time = self.result.timings.get(self.layer.name)
+        skipped = self.result.skipped.get(self.layer.name)
         if skipped is not None:
             yield _skipping(skipped)
-        unit = "the array" if self.layer.has_weights else "the vector unit"
-        hidden = {f"steps of {unit}": float(time.compute[0])}
-        hidden["the busiest bus of the array"] = float(time.links[0])
-        added = {"loading weights and first inputs of each pass": float(time.ramp[0])}
-        for level, cycles in enumerate(time.levels):
-            where = hidden if overlaps(self.hardware, self.nest, level) else added
-            where[f"traffic of {self.hardware.levels[level].name}"] = float(cycles[0])
-        added["the first tiles in and the last out"] = float(time.exposed[0])
-        if not self.row.cycles:
+        if time is None or not self.row.cycles:
             return
-        most = max(hidden, key=lambda word: hidden[word])
-        words = [f"{most} {percent(hidden[most], self.row.cycles)} %"]
-        words += [
-            f"{word} {percent(each, self.row.cycles)} %" for word, each in added.items() if each
-        ]
+        unit = "the array" if self.layer.has_weights else "the vector unit"
+        working = {
+            f"steps of {unit}": time.compute_cycles,
+            "the busiest bus of the array": time.bus_cycles,
+        }
+        waiting = {"waiting for weights and first inputs of each pass": time.waiting_cycles}
+        hidden: dict[str, float] = {}
+        added: dict[str, float] = {}
+        dram = self.hardware.levels[0]
+        for level, cycles in time.level_cycles.items():
+            bursts = f" in bursts of {dram.burst_bits} bits" if level == dram.name else ""
+            what = f"traffic of {level}{bursts if dram.burst_bits else ''}"
+            if level in time.overlapping:
+                hidden[what] = cycles - (time.exposed_cycles if level == dram.name else 0.0)
+            else:
+                added[what] = cycles
+        added["the first tiles in and the last out"] = time.exposed_cycles
+        most = max(working, key=lambda word: working[word])
+        parts = {most: working[most]} | waiting
+        if hidden and max(hidden.values()) > sum(parts.values()):
+            most = max(hidden, key=lambda word: hidden[word])
+            parts = {most: hidden[most]}
+        parts |= {word: each for word, each in added.items() if each}
+        words = [f"{word} {percent(each, self.row.cycles)} %" for word, each in parts.items()
+                 if each or word == most]  # fmt: skip
         yield f"Time: {', '.join(words)} of {self.row.cycles:,} cycles."
         if self.row.macs:
             best = -(-self.row.macs // prod(self.hardware.axis_sizes))
