@@ -52,13 +52,16 @@ class Kind(StrEnum):
 
 # -- what a kernel costs ---------------------------------------------------------------------------
 
-PEAK_FLOP_PER_NS = 90.0
-"""Of a matrix product in single precision with many rows [flop/ns]. Fitted, as are the three below,
+PEAK_FLOP_PER_NS = 96.0
+"""Of a matrix product in single precision with many rows [flop/ns]. Fitted, as are those below,
 to times of one thread of an AVX2 core (AMD EPYC, family 25) and OpenBLAS 0.3.31; only their ratios
 decide. See ``benchmarks/trainer_kernels.py``, which prints estimates beside times."""
 
 HALF_PEAK_ROWS = 18.0
 """Rows of the left matrix (filters) with which a product runs at half the peak."""
+
+HALF_PEAK_DEPTH = 25.0
+"""The same of columns of the left matrix (channels and taps)."""
 
 COPY_NS = 0.5
 """To copy a float into a lowered line [ns]"""
@@ -73,7 +76,8 @@ INPUT_NS, OUTPUT_NS, WEIGHT_NS = 5.8, 2.9, 34.0
 def product_ns(rows: int, depth: int, columns: float) -> float:
     """Time of a matrix product [ns]."""
     rows = -(-rows // ROWS) * ROWS
-    return 2 * depth * columns * (rows + HALF_PEAK_ROWS) / PEAK_FLOP_PER_NS
+    wanted = 2 * columns * (rows + HALF_PEAK_ROWS) * (depth + HALF_PEAK_DEPTH)
+    return wanted / PEAK_FLOP_PER_NS
 
 
 def lowered_ns(kernel: Lowered, batch: int) -> float:

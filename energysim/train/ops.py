@@ -414,13 +414,15 @@ def max_pool_backward(dy: Floats, x: Floats, y: Floats, shape: Shape) -> Floats:
     ndarray, shape (C, H, W, N)
     """
     dx = np.zeros_like(x)
+    apart = shape.stride[0] >= shape[Dim.R] and shape.stride[1] >= shape[Dim.S]
     for some in _channels(x):
         left = dy[some].copy()  # of each window, until it has found its element
         for out, inside in _meetings(shape):
             found = x[some][inside] == y[some][out]
-            given = left[out]
-            part = given * found
-            dx[some][inside] += part
+            given, into = left[out], dx[some][inside]
+            part = np.multiply(given, found, out=into if apart else None)
+            if not apart:
+                into += part
             given -= part
     return dx
 
