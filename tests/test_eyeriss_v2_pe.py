@@ -1,10 +1,11 @@
 """Cycles of one element of Eyeriss v2 on a sparse MobileNet, as published with Sparseloop.
 
-``golden/README.md`` says where the numbers come from. What they count, the data themselves show: a
-cycle is one multiply-accumulate of a live weight and a live input (the dense L01 takes as many
-cycles as it has MACs, and counting the real masks gives the element's cycles to the unit). So
-``lanes`` is 1 here, although the element that was built starts two at a time. Depthwise layers and
-L01 skip no inputs and walk the padding too: their cycles are whole weights times positions.
+``validation/data/eyeriss_v2_pe.csv`` of the package says where the numbers come from. What they
+count, the data themselves show: a cycle is one multiply-accumulate of a live weight and a live
+input (the dense L01 takes as many cycles as it has MACs, and counting the real masks gives the
+element's cycles to the unit). So ``lanes`` is 1 here, although the element that was built starts
+two at a time. Depthwise layers and L01 skip no inputs and walk the padding too: their cycles are
+whole weights times positions.
 
 Load imbalance: one element waits for nobody. What densities miss is that channels with more live
 weights have more live inputs as well (:func:`energysim.model.csc_pe.pe_work`, Notes), which is why
@@ -17,59 +18,32 @@ density. So 20 of the comparisons are weaker: they show that nothing but this de
 
 from __future__ import annotations
 
-import csv
-from functools import cache
 from pathlib import Path
 from statistics import mean
 
 import numpy as np
 import pytest
 
-from energysim import load_network
-from energysim.axes import Dim, Shape, Tensor
+from energysim.axes import Dim, Tensor
 from energysim.model.csc_pe import expected_pe_work, pe_work
-from energysim.network import LayerKind
+from energysim.validation.eyeriss_v2_pe import is_given, is_pointwise, predicted, rows, shapes
 
-GOLDEN = Path(__file__).parent / "golden"
-README = (GOLDEN.parent.parent / "README.md").read_text(encoding="utf-8")
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 WEIGHT_DIMS = (Dim.G, Dim.K, Dim.C, Dim.R, Dim.S)
 WITH_MASKS = ("L07", "L21", "L27")
 """layers whose live weights and inputs were counted on the real masks"""
 
-with (GOLDEN / "eyeriss_v2_pe.csv").open(encoding="utf-8", newline="") as file:
-    ROWS = {row["layer"]: row for row in csv.DictReader(file)}
-
-GIVEN = [name for name, row in ROWS.items() if row["weight_density"]]
+ROWS = rows()
+GIVEN = [name for name in ROWS if is_given(name)]
 """layers whose densities are published"""
-
-
-@cache
-def shapes() -> dict[str, Shape]:
-    layers = load_network(str(GOLDEN / "mobilenet_0.5_128.yaml")).layers
-    return {layer.name: layer.shape for layer in layers if layer.kind is not LayerKind.POOL}
-
-
-def pointwise(shape: Shape) -> bool:
-    return shape[Dim.R] == shape[Dim.S] == 1
 
 
 def truth(name: str) -> int:
     return int(ROWS[name]["cycles_of_element"])
 
 
-def predicted(name: str, lanes: int = 1) -> float:
-    """Cycles by our model, from densities."""
-    row, shape = ROWS[name], shapes()[name]
-    if name in GIVEN:
-        densities = float(row["weight_density"]), float(row["input_density"])
-        return expected_pe_work(shape, *densities, lanes=lanes).cycles
-    density = int(row["cycles_from_densities"]) / shape.macs
-    # Weight times input density where both are skipped; with one lane only the product matters.
-    return expected_pe_work(shape, density, 1.0 if pointwise(shape) else None, lanes=lanes).cycles
-
-
 def error(name: str, lanes: int = 1) -> float:
-    return predicted(name, lanes) / truth(name) - 1
+    return predicted(name, lanes=lanes) / truth(name) - 1
 
 
 def test_all_28_layers_of_the_network_are_there() -> None:
@@ -130,7 +104,7 @@ def test_densities_fall_short_by_channels_not_by_rounding(name: str) -> None:
     assert exact < -0.035
 
 
-@pytest.mark.parametrize("name", [name for name in ROWS if not pointwise(shapes()[name])])
+@pytest.mark.parametrize("name", [name for name in ROWS if not is_pointwise(shapes()[name])])
 def test_layers_with_large_kernels_skip_weights_only(name: str) -> None:
     """Their cycles are whole weights times positions, of a density that rounds to Sparseloop's."""
     shape = shapes()[name]

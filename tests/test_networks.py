@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-import csv
 from decimal import Decimal
 from math import prod
-from pathlib import Path
 
 import pytest
 
 import energysim as es
 from energysim.axes import Dim, Tensor
 from energysim.network import LayerKind, Network
+from energysim.validation.data import read_rows
+from energysim.validation.networks import UNITS, parse_published, totals
 
-GOLDEN = Path(__file__).parent / "golden" / "networks.csv"
-UNITS = {"k": 10**3, "M": 10**6, "G": 10**9}
-BLOCKS = 12
-"""Equal encoder blocks of ViT-B/16, of which the file has one."""
-
-
-def published() -> list[dict[str, str]]:
-    lines = GOLDEN.read_text().splitlines()
-    return list(csv.DictReader(line for line in lines if not line.startswith("#")))
-
-
-ROWS = published()
+ROWS = read_rows("networks.csv")
 NETS = sorted({row["network"] for row in ROWS} - {"vit_b_16"})
 
 
@@ -47,11 +36,7 @@ def test_rounding_as_published(value: int, like: str) -> None:
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row['network']}-{row['source'][:16]}")
 def test_totals_are_the_published_ones(row: dict[str, str]) -> None:
-    if row["network"] == "vit_b_16":
-        parameters, macs = whole_vit(es.load_network("vit_b_16_block"))
-    else:
-        net = es.load_network(row["network"])
-        parameters, macs = net.parameters, net.macs
+    parameters, macs = totals(row["network"])
     assert row["parameters"] or row["macs"]
     if row["parameters"]:
         assert rounded(parameters, row["parameters"]) == row["parameters"]
@@ -59,14 +44,16 @@ def test_totals_are_the_published_ones(row: dict[str, str]) -> None:
         assert rounded(macs, row["macs"]) == row["macs"]
 
 
-def whole_vit(block: Network) -> tuple[int, int]:
-    """Parameters and MACs of ViT-B/16: patches, class token, positions, blocks, norm and head."""
-    width, tokens, height = block.input_size[0], block.input_size[1], block.input_size[2]
-    assert (width, tokens, height) == (768, (224 // 16) ** 2 + 1, 1)
-    patch, classes = 3 * 16 * 16, 1000
-    parameters = (patch + 1) * width + width + tokens * width + BLOCKS * block.parameters
-    parameters += 2 * width + (width + 1) * classes
-    return parameters, (tokens - 1) * patch * width + BLOCKS * block.macs + width * classes
+def test_the_block_is_of_vit_b_16() -> None:
+    assert es.load_network("vit_b_16_block").input_size == (768, (224 // 16) ** 2 + 1, 1)
+
+
+@pytest.mark.parametrize("like", ["4.2M", "1.498G", "0.30G", "77"])
+def test_the_band_is_what_rounds_to_the_published(like: str) -> None:
+    value, low, high = map(int, parse_published(like))
+    assert rounded(value, like) == like
+    assert rounded(low + 1, like) == rounded(high, like) == like
+    assert rounded(low - 1, like) != like != rounded(high + 1, like)
 
 
 def test_macs_of_the_unet_stage_by_stage() -> None:

@@ -23,6 +23,7 @@ from energysim.validation.check import (
 
 MODULES = (
     "eyeriss",
+    "eyeriss_v2_pe",
     "isca16",
     "tpu_v1",
     "edge_tpu",
@@ -31,6 +32,7 @@ MODULES = (
     "scalesim",
     "nn_dataflow",
     "maestro",
+    "networks",
 )
 """Modules with studies, in the order of the table."""
 
