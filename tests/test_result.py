@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from machines import conv, machine, memory, network
+from machines import conv, looked_up, machine, memory, network
 
 import energysim as es
 from energysim.hardware import Hardware
@@ -149,8 +149,8 @@ def test_totals_of_a_run_without_energy() -> None:
 def test_cycles_are_what_their_parts_say(net: str, chip: str) -> None:
     hardware = es.load_hardware(chip)
     skip = hardware.sparsity.model_copy(update={"weights": "skip"})
-    for machine in (hardware, hardware.model_copy(update={"sparsity": skip})):
-        result = looked_up(es.load_network(net), machine)
+    for each in (hardware, hardware.model_copy(update={"sparsity": skip})):
+        result = looked_up(es.load_network(net), each)
         assert list(result.timings) == [row.layer for row in result.layer_rows]
         for row in result.layer_rows:
             time = result.timings[row.layer]
@@ -167,4 +167,4 @@ def test_cycles_are_what_their_parts_say(net: str, chip: str) -> None:
             working = max(time.compute_cycles, time.bus_cycles) + time.waiting_cycles
             total = max(working, *hidden, 0) + others + time.exposed_cycles
             assert row.cycles == pytest.approx(total, abs=1)
-        assert [each["layer"] for each in result.to_dict()["timing"]] == list(result.timings)
+        assert [one["layer"] for one in result.to_dict()["timing"]] == list(result.timings)
