@@ -44,6 +44,10 @@ ON_CHIP_KIB = {
 """Published sizes of all instances of a memory [KiB]."""
 
 
+NODES = {"eyeriss": "65 nm", "eyeriss_absolute": "65 nm"}
+"""Chen et al., JSSC 2017: TSMC 65 nm LP; their files look no energy up."""
+
+
 @cache
 def chip(name: str) -> Hardware:
     return load_hardware(str(FOLDER / f"{name}.yaml"))
@@ -64,6 +68,11 @@ def gops(chip: Hardware) -> float:
 # -- the table -------------------------------------------------------------------------------------
 
 
+def number(value: float) -> str:
+    """Four digits, but whole where there are more before the point."""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
+
+
 def memories(chip: Hardware) -> str:
     """Name, instances and size of each memory, from the outside in."""
     words = []
@@ -73,7 +82,7 @@ def memories(chip: Hardware) -> str:
             continue
         count = chip.instances(index)
         size = kib(chip, level) / count
-        amount = f"{size:.4g} KiB" if size >= 1 else f"{1024 * size:.4g} B"
+        amount = f"{number(size)} KiB" if size >= 1 else f"{number(1024 * size)} B"
         words.append(f"{level.name} {f'{count:,} x ' if count > 1 else ''}{amount}")
     return ", ".join(words)
 
@@ -86,8 +95,10 @@ def dataflow(chip: Hardware) -> str:
 
 
 def node(chip: Hardware) -> str:
-    """Technology node, where the file has one."""
-    return "" if chip.technology is None else f"{chip.technology.node_nm:g} nm"
+    """Technology node: of the file, or of the chip where the file's energies are not looked up."""
+    if chip.technology is not None:
+        return f"{chip.technology.node_nm:g} nm"
+    return NODES.get(chip.name, "")
 
 
 def assumed(chip: Hardware) -> str:
@@ -123,7 +134,7 @@ def table() -> str:
                 dataflow(one),
                 node(one),
                 f"{one.clock_mhz:g}",
-                f"{gops(one):.4g}",
+                number(gops(one)),
                 one.source,
                 assumed(one),
             )
