@@ -32,6 +32,7 @@ MODULES = (
     "scalesim",
     "nn_dataflow",
     "maestro",
+    "timeloop",
     "networks",
 )
 """Modules with studies, in the order of the table."""
