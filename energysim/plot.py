@@ -11,6 +11,7 @@ import matplotlib as mpl
 import numpy as np
 
 from energysim.errors import InputError
+from energysim.validation.report import KIND_NAMES
 from energysim.yamlio import write_atomically
 
 if TYPE_CHECKING:
@@ -26,8 +27,6 @@ KIND_COLOURS = {
     "tool": "#0072B2",
 }
 """How the other numbers were got (colours of Okabe and Ito)."""
-
-KIND_NAMES = {"silicon": "chips", "vendor": "vendors", "paper": "papers", "tool": "other tools"}
 
 STYLE: dict[Any, Any] = {
     "font.size": 9,
@@ -64,11 +63,13 @@ def check_form(path: Path) -> None:
     Raises
     ------
     InputError
-        If the suffix is none of :data:`FORMS`.
+        If the suffix is none of :data:`FORMS`, or the folder does not exist.
     """
     if path.suffix.lower() not in FORMS:
         allowed = ", ".join(FORMS)
         raise InputError(f"a picture can be written as {allowed}, not as '{path.name}'")
+    if not path.parent.is_dir():
+        raise InputError(f"the folder {path.parent} does not exist", where=str(path))
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -162,7 +163,7 @@ def ratios_by_study(studies: Sequence[Study], axes: Axes) -> Axes:
     axes.axvspan(0.9, 1.1, color="#f2f2f2", zorder=0)
     ticks = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
     axes.set(xscale="log", xlim=(1 / FURTHEST / 1.1, FURTHEST * 1.1),
-             xlabel="predicted / published (grey: within 10 %)")  # fmt: skip
+             xlabel=f"predicted / published, at most {FURTHEST:g} (grey: within 10 %)")  # fmt: skip
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.minorticks_off()
     axes.set_yticks(range(len(studies)), [study.name for study in studies])

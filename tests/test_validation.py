@@ -29,7 +29,16 @@ from energysim.validation import (
     within,
 )
 from energysim.validation.data import read_rows
-from energysim.validation.report import amount, difference, page, records, section, summaries
+from energysim.validation.report import (
+    amount,
+    difference,
+    overview,
+    page,
+    records,
+    row_text,
+    section,
+    summaries,
+)
 
 DOCS = Path(__file__).parents[1] / "docs" / "validation.md"
 NAMES = [study.name for study in studies()]
@@ -45,7 +54,24 @@ def test_every_study_holds_and_its_page_is_fresh(name: str) -> None:
     assert any(check.claimed for check in study.checks)
     assert [f"{check.what}, {check.quantity}" for check in study.failed] == []
     # written by: energysim validate --format md -o docs/validation.md --plot docs/validation.svg
-    assert section(study) in DOCS.read_text(encoding="utf-8")
+    text = DOCS.read_text(encoding="utf-8")
+    assert section(study) in text
+    assert "".join(map(row_text, overview(study))) in text
+
+
+def test_the_headline_counts_the_page() -> None:
+    text = DOCS.read_text(encoding="utf-8")
+    head = re.search(
+        r"^Claims that hold: (.*); ([\d,]+) more numbers are shown\.$", text, re.MULTILINE
+    )
+    assert head
+    counts = [int(each.replace(",", "")) for each in re.findall(r"[\d,]+", head[1]) if each != ","]
+    held, claimed = counts[::2], counts[1::2]
+    assert held == claimed
+    tables = text.split('<a id="', 1)[1]
+    assert sum(held) == len(re.findall(r"\| ok \|", tables))
+    assert int(head[2].replace(",", "")) == len(re.findall(r"\| shown \|", tables))
+    assert "| OFF |" not in tables
 
 
 def test_the_page_has_all_studies_and_no_others() -> None:
@@ -147,9 +173,16 @@ def test_summaries_name_the_one_that_is_furthest_off() -> None:
 
 def test_the_page_says_everything() -> None:
     text = page([toy()], "p.svg")
-    for words in ("](p.svg)", "2 of 3 claims hold; 1 more numbers shown", "By hand.", "*nowhere*",
-                  "| one | time | 10 ms | 11 ms | +10 % | ±5 % | OFF |", r"a \| b"):  # fmt: skip
-        assert words in text
+    words = (
+        "](p.svg)",
+        "Claims that hold: other tools 2 of 3; 1 more numbers are shown.",
+        "By hand.",
+        "*nowhere*",
+        "| one | time | 10 ms | 11 ms | +10 % | ±5 % | OFF |",
+        r"a \| b",
+    )
+    for each in words:
+        assert each in text
     assert "<details>" not in text
     long = replace(toy(), compute=lambda: [exact(str(i), "x", 1, 1) for i in range(30)])
     assert "all 30 numbers</summary>" in page([long])
@@ -183,7 +216,7 @@ def test_a_study_that_is_not_there() -> None:
 def test_command_prints_a_line_for_each_quantity() -> None:
     done = call("validate", "scalesim")
     assert done.status == 0
-    assert "96 of 96 claims hold" in done.out
+    assert "claims that hold: other tools 96 of 96; 0 more" in done.out
     assert "SCALE-Sim 3.0.0" in done.out
     lines = [line for line in done.out.splitlines() if " ok" in line]
     assert len(lines) == 4
@@ -193,6 +226,32 @@ def test_command_prints_every_number() -> None:
     done = call("validate", "eyeriss_alexnet", "-v")
     assert "conv2    buffer traffic" in done.out
     assert "77.6 MB     77.57 MB" in done.out
+
+
+def test_a_narrow_terminal_loses_columns_and_no_digits(monkeypatch: pytest.MonkeyPatch) -> None:
+    from energysim.cli import render
+    from energysim.cli.validate import _every, _short
+
+    asked = studies(("eyeriss_alexnet",))
+    for make, first in ((_short, "theirs"), (_every, "why")):
+        wide = [each.heading for each in make(asked, render.UNBOUNDED).columns]
+        narrow = make(asked, 80)
+        kept = [each.heading for each in narrow.columns]
+        assert kept == [name for name in wide if name in kept]
+        assert first not in kept
+        assert {"quantity", "verdict"} <= set(kept)
+        lines = render.as_text(narrow, width=80).splitlines()
+        table = [line for line in lines if " ok" in line]
+        assert table
+        assert max(map(len, table)) <= 80
+        assert not any("…" in line for line in table)
+
+
+def test_a_difference_from_nothing_is_null(monkeypatch: pytest.MonkeyPatch) -> None:
+    new = replace(toy(), compute=lambda: [shown("a", "reads", 0, 3, reason="new")])
+    monkeypatch.setattr("energysim.validation.studies", lambda names=(): (new,))
+    done = call("validate", "--format", "json")
+    assert json.loads(done.out, parse_constant=pytest.fail)["checks"][0]["difference"] is None
 
 
 @pytest.mark.parametrize("form", ["csv", "json"])

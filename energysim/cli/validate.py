@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +15,7 @@ from click.shell_completion import CompletionItem
 from energysim.cli import options
 
 if TYPE_CHECKING:
-    from energysim.cli.render import Grid
+    from energysim.cli.render import Column, Grid
     from energysim.validation import Study
 
 EXIT_OFF = 1
@@ -79,7 +82,11 @@ def command(
             _ = study.checks
     if picture is not None:
         plot.save(plot.validation(asked), picture)
-    linked = picture.name if picture is not None else None
+    linked = None
+    if picture is not None:
+        linked = Path(
+            os.path.relpath(picture, target.path.parent if target.path else ".")
+        ).as_posix()
     render.print_text(_text(asked, target, linked, verbose=verbose), target)
     if not quiet and picture is not None:
         render.say(f"wrote {picture}")
@@ -100,13 +107,15 @@ def _text(
         return render.as_json({"energysim": VERSION, "checks": report.records(studies)})
     if target.form == "md":
         return report.page(studies, picture)
-    grid = _every(studies) if verbose else _short(studies)
+    terminal = target.form == "table" and target.path is None and sys.stdout.isatty()
+    width = shutil.get_terminal_size().columns if terminal else render.UNBOUNDED
+    grid = _every(studies, width) if verbose else _short(studies, width)
     return render.grid_text(grid, target)
 
 
-def _short(studies: Sequence[Study]) -> Grid:
+def _short(studies: Sequence[Study], width: int) -> Grid:
     """One row for each kind of number of a study: how many, and the one that is furthest off."""
-    from energysim.cli.render import Column, Grid
+    from energysim.cli.render import Column
     from energysim.validation import report
 
     rows = list(report.summaries(studies))
@@ -123,12 +132,12 @@ def _short(studies: Sequence[Study]) -> Grid:
         Column("allowed", [each.allowed for each in worst]),
         Column("verdict", [str(row.verdict) for row in rows], right=False),
     )
-    return Grid(columns, report.verdict_words(studies), _sources(studies), blank_repeats=True)
+    return _grid(studies, columns, ("theirs", "ours", "at", "checks", "mean"), width)
 
 
-def _every(studies: Sequence[Study]) -> Grid:
+def _every(studies: Sequence[Study], width: int) -> Grid:
     """One row a number."""
-    from energysim.cli.render import Column, Grid
+    from energysim.cli.render import Column
     from energysim.validation import report
 
     rows = [(study, check) for study in studies for check in study.checks]
@@ -144,8 +153,19 @@ def _every(studies: Sequence[Study]) -> Grid:
         Column("verdict", [str(check.verdict) for check in checks], right=False),
         Column("why", [check.reason for check in checks], right=False, narrow="wrap"),
     )
-    return Grid(columns, report.verdict_words(studies), _sources(studies), blank_repeats=True)
+    return _grid(studies, columns, ("why", "allowed", "theirs", "study", "ours"), width)
 
 
-def _sources(studies: Sequence[Study]) -> tuple[str, ...]:
-    return tuple(f"{study.name}: {study.source}" for study in studies)
+def _grid(
+    studies: Sequence[Study], columns: Sequence[Column], dispensable: Sequence[str], width: int
+) -> Grid:
+    """A table without the columns that there is no room for, the most dispensable first."""
+    from energysim.cli.render import Grid
+    from energysim.validation import report
+
+    kept = list(columns)
+    for name in dispensable:
+        if sum(2 + max(map(len, (each.heading, *each.cells))) for each in kept) > width:
+            kept = [each for each in kept if each.heading != name]
+    footer = tuple(f"{study.name}: {study.source}" for study in studies)
+    return Grid(tuple(kept), report.verdict_words(studies), footer, blank_repeats=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from math import isfinite
 
 from energysim.validation.check import Check, Study, Verdict
@@ -16,6 +15,9 @@ KIND_WORDS = {
     "paper": "printed in a paper",
 }
 """What the words of :data:`energysim.validation.KINDS` mean."""
+
+KIND_NAMES = {"silicon": "chips", "vendor": "vendors", "paper": "papers", "tool": "other tools"}
+"""The same in a word."""
 
 LONG = 24
 """Longer tables of the page are folded."""
@@ -81,7 +83,7 @@ def records(studies: Iterable[Study]) -> list[dict[str, object]]:
             "unit": check.unit,
             "theirs": check.theirs,
             "ours": check.ours,
-            "difference": check.difference,
+            "difference": check.difference if isfinite(check.difference) else None,
             "allowed": check.allowed,
             "verdict": str(check.verdict),
             "reason": check.reason,
@@ -113,12 +115,16 @@ def difference(ratio: float) -> str:
 
 
 def verdict_words(studies: Sequence[Study]) -> str:
-    """How many checks hold, are off, or only shown."""
-    every = [check for study in studies for check in study.checks]
-    held = sum(check.verdict is Verdict.OK for check in every)
-    claimed = sum(check.claimed for check in every)
-    shown = len(every) - claimed
-    return f"{held:,} of {claimed:,} claims hold; {shown:,} more numbers shown"
+    """How many claims hold, by kind, and how many numbers are only shown."""
+    every = [(study.kind, check) for study in studies for check in study.checks]
+    parts = []
+    for kind, name in KIND_NAMES.items():
+        claims = [check for own, check in every if own == kind and check.claimed]
+        held = sum(check.verdict is Verdict.OK for check in claims)
+        if claims:
+            parts.append(f"{name} {held:,} of {len(claims):,}")
+    shown = sum(not check.claimed for _, check in every)
+    return f"claims that hold: {', '.join(parts)}; {shown:,} more numbers are shown"
 
 
 # -- the page --------------------------------------------------------------------------------------
@@ -134,11 +140,22 @@ def page(studies: Sequence[Study], picture: str | None = None) -> str:
     return "\n".join(parts)
 
 
+OVERVIEW = ("against", "theirs", "what", "checks", "mean", "worst", "allowed", "verdict")
+
+
 def _overview(studies: Sequence[Study]) -> str:
-    rows = [
+    rows = [row for study in studies for row in overview(study)]
+    words = verdict_words(studies)
+    table = _table(OVERVIEW, rows, right=(3, 4, 5))
+    return f"{words[0].upper()}{words[1:]}.\n\n{table}"
+
+
+def overview(study: Study) -> list[tuple[str, ...]]:
+    """Cells of the overview: one row for each quantity of a study."""
+    return [
         (
-            f"[{study.title}](#{study.name})" if study_starts else "",
-            KIND_WORDS[study.kind] if study_starts else "",
+            f"[{study.title}](#{study.name})" if place == 0 else "",
+            KIND_WORDS[study.kind] if place == 0 else "",
             summary.quantity,
             str(len(summary.checks)),
             difference(summary.mean_difference).removeprefix("+"),
@@ -146,16 +163,8 @@ def _overview(studies: Sequence[Study]) -> str:
             summary.worst.allowed,
             str(summary.verdict),
         )
-        for study, group in groupby(summaries(studies), key=lambda each: each.study)
-        for study_starts, summary in _with_first(group)
+        for place, summary in enumerate(summaries([study]))
     ]
-    heads = ("against", "theirs", "what", "checks", "mean", "worst", "allowed", "verdict")
-    return f"{verdict_words(studies)}.\n\n{_table(heads, rows, right=(3, 4, 5))}"
-
-
-def _with_first(group: Iterable[Summary]) -> Iterator[tuple[bool, Summary]]:
-    for i, summary in enumerate(group):
-        yield i == 0, summary
 
 
 def section(study: Study) -> str:
@@ -185,7 +194,12 @@ def section(study: Study) -> str:
     )
 
 
+def row_text(cells: Sequence[str]) -> str:
+    """One line of a table."""
+    return f"| {' | '.join(cells)} |\n"
+
+
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int]) -> str:
     rules = ["---:" if i in right else "---" for i in range(len(heads))]
     lines = [heads, rules, *([cell.replace("|", r"\|") for cell in row] for row in rows)]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return "".join(map(row_text, lines))
