@@ -16,6 +16,7 @@ Without PyTorch its columns stay empty.
 
 import argparse
 import importlib.util
+import os
 import time
 from collections.abc import Callable, Iterator
 from itertools import pairwise
@@ -267,6 +268,10 @@ def main() -> None:
     parser.add_argument("--kinds", action="store_true")
     parser.add_argument("--step", action="store_true")
     given = parser.parse_args()
+    if os.environ.get("OPENBLAS_NUM_THREADS") != "1":
+        parser.error(
+            "set OPENBLAS_NUM_THREADS=1: BLAS threads that wait for each other cost 5 times"
+        )
     if TORCH:
         import torch
 
