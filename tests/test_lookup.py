@@ -238,10 +238,12 @@ def test_where_numbers_come_from_changes_no_search() -> None:
 
 
 def test_files_without_it_are_written_as_before() -> None:
-    plain = load_hardware("edge_tpu").model_dump(mode="json")
+    vector = {"lanes": 3, "energy_pj": 0.1, "source": "a test"}
+    plain = machine(memory("BUF", capacity_kib=8), vector=vector).model_dump(mode="json")
     assert "technology" not in plain
+    new = {"ranges", "from_tables", "bank_kib", "access_bits", "burst_bits", "link_bits_per_cycle"}
     for block in (plain, plain["mac"], plain["vector"], plain["array"], *plain["levels"]):
-        assert not block.keys() & {"ranges", "from_tables", "bank_kib", "access_bits"}
+        assert not block.keys() & new
 
 
 def test_show_tells_where_each_came_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
