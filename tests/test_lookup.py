@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from command_line import call
-from machines import with_fields
+from machines import machine, memory, with_fields
 
 from energysim import technology
 from energysim.catalog import load_hardware
