@@ -25,6 +25,7 @@ from energysim.network.spec import (
 from energysim.network.types import (
     NETWORK_INPUT,
     WEIGHTED,
+    Activation,
     Layer,
     LayerKind,
     Network,
@@ -39,6 +40,7 @@ __all__ = [
     "NAME_PATTERN",
     "NETWORK_INPUT",
     "WEIGHTED",
+    "Activation",
     "AddSpec",
     "ConvSpec",
     "DepthwiseSpec",

@@ -56,6 +56,19 @@ class PoolMode(StrEnum):
     AVERAGE = "average"
 
 
+class Activation(StrEnum):
+    """A function of each element that a layer produces; no model counts it."""
+
+    NONE = "none"
+    RELU = "relu"
+    RELU6 = "relu6"
+    SIGMOID = "sigmoid"
+    SWISH = "swish"
+    """x sigmoid(x), also called SiLU"""
+    GELU = "gelu"
+    """x times the normal distribution function of x"""
+
+
 class Over(StrEnum):
     """What of its second operand a matmul sums over."""
 
@@ -101,6 +114,10 @@ class Layer:
     """of a mask of its own: one bit a weight in the order of ``[G, K, C, R, S]``, as base64"""
     over: Over | None = None
     """of a matmul"""
+    activation: Activation = Activation.NONE
+    """of what it produces, after its batch norm"""
+    picked: tuple[int, ...] | None = None
+    """which channels of its inputs, joined in order, it reads; None = the first :attr:`channels`"""
     volume: Volume | None = None
     """channels, height, width of what it produces, where the shape has them in another order"""
 

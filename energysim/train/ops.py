@@ -12,13 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
 import numpy as np
 import numpy.typing as npt
 
 from energysim.axes import Dim, Shape
 from energysim.errors import InputError
+from energysim.network import Activation
 from energysim.train.lowered import Axis
 from energysim.train.scratch import Floats, scratch
 
@@ -253,16 +253,6 @@ def batch_norm_inference(
 
 
 # -- activation functions --------------------------------------------------------------------------
-
-
-class Activation(StrEnum):
-    """A function of each element by itself."""
-
-    RELU = "relu"
-    RELU6 = "relu6"
-    SIGMOID = "sigmoid"
-    SWISH = "swish"
-    """x sigmoid(x), also called SiLU"""
 
 
 RELU6_TOP = 6
