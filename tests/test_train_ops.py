@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import product
+from math import erf, erfc
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ from hypothesis import strategies as st
 from energysim.axes import Dim, Shape
 from energysim.errors import InputError
 from energysim.train import ops
+from energysim.train.normal import LARGE, SMALL, normal_density, normal_distribution
+from energysim.train.normal import erfc as own_erfc
 from energysim.train.ops import Activation, Statistics
 from energysim.train.scratch import Floats, scratch
 
@@ -164,6 +167,41 @@ def test_activations_at_the_ends() -> None:
     assert ops.relu6(x).tolist() == [0, 0, 0, 6, 6, 6]
     assert ops.relu_backward(np.ones_like(x), ops.relu(x)).tolist() == [0, 0, 0, 1, 1, 1]
     assert not ops.relu6_backward(np.ones_like(x), ops.relu6(x)).any()
+    assert ops.gelu(x).tolist() == [0, 0, 0, 6, 50, 1e4]
+    assert ops.gelu_backward(np.ones_like(x), x).round(5).tolist() == [0, 0, 0.5, 1, 1, 1]
+    assert ops.gelu(x).dtype == ops.gelu_backward(x, x).dtype == np.float32
+
+
+def test_no_activation_changes_nothing() -> None:
+    x, dy = normal(3, 2), normal(3, 2, seed=1)
+    assert ops.activate(Activation.NONE, x) is x
+    assert ops.activate_backward(Activation.NONE, dy, x, x) is dy
+
+
+def test_complementary_error_function() -> None:
+    """Beside that of the standard library, also where its three approximations meet."""
+    ends = [np.nextafter(each, side) for each in (SMALL, LARGE) for side in (0, 10)]
+    y = np.concatenate([np.linspace(0, 26, 20011), ends, [SMALL, LARGE, 5e-324]])
+    wanted = [erfc(each) for each in y]
+    np.testing.assert_allclose(own_erfc(y), wanted, rtol=2e-13)
+    near = y < 2
+    np.testing.assert_allclose(own_erfc(y)[near], np.array(wanted)[near], rtol=2e-15)
+    single = own_erfc(y.astype(np.float32))
+    assert single.dtype == np.float32
+    assert abs(single - wanted).max() <= 2e-7
+    assert not own_erfc(np.array([28.0, 1e30], np.float32)).any()
+
+
+def test_normal_distribution() -> None:
+    x = np.linspace(-12, 12, 4801)
+    wanted = np.array([(1 + erf(each / 2**0.5)) / 2 for each in x])
+    assert abs(normal_distribution(x) - wanted).max() <= 4e-16
+    tail = np.linspace(-30, -5, 101)
+    wanted = np.array([erfc(-each / 2**0.5) / 2 for each in tail])
+    np.testing.assert_allclose(normal_distribution(tail), wanted, rtol=2e-13)
+    step = 1e-5
+    slope = (normal_distribution(x + step) - normal_distribution(x - step)) / (2 * step)
+    assert abs(normal_density(x) - slope).max() <= 1e-10
 
 
 # -- pooling ---------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from energysim.axes import Dim, Shape
 from energysim.errors import InputError
 from energysim.network import Activation
 from energysim.train.lowered import Axis
+from energysim.train.normal import normal_density, normal_distribution
 from energysim.train.scratch import Floats, scratch
 
 Ints = npt.NDArray[np.integer]
@@ -305,13 +306,31 @@ def swish_backward(dy: Floats, x: Floats) -> Floats:
     return dy * gate * (1 + x * (1 - gate))
 
 
+def gelu(x: Floats) -> Floats:
+    """X times the normal distribution function of x.
+
+    References
+    ----------
+    D. Hendrycks, K. Gimpel, "Gaussian Error Linear Units (GELUs)", arXiv 1606.08415, section 2: the
+    exact one, not its approximation by tanh.
+    """
+    return x * normal_distribution(x)
+
+
+def gelu_backward(dy: Floats, x: Floats) -> Floats:
+    """Gradient of :func:`gelu`, from what it was given."""
+    return dy * (normal_distribution(x) + x * normal_density(x))
+
+
 def activate(kind: Activation, x: Floats) -> Floats:
-    """Apply an activation function."""
+    """Apply an activation function; without one, what it is given comes back, not a copy."""
     functions: dict[Activation, Callable[[Floats], Floats]] = {
+        Activation.NONE: lambda each: each,
         Activation.RELU: relu,
         Activation.RELU6: relu6,
         Activation.SIGMOID: sigmoid,
         Activation.SWISH: swish,
+        Activation.GELU: gelu,
     }
     return functions[kind](x)
 
@@ -319,6 +338,8 @@ def activate(kind: Activation, x: Floats) -> Floats:
 def activate_backward(kind: Activation, dy: Floats, x: Floats, y: Floats) -> Floats:
     """Gradient of an activation function, from what it was given and what it gave."""
     match kind:
+        case Activation.NONE:
+            return dy
         case Activation.RELU:
             return relu_backward(dy, y)
         case Activation.RELU6:
@@ -327,6 +348,8 @@ def activate_backward(kind: Activation, dy: Floats, x: Floats, y: Floats) -> Flo
             return sigmoid_backward(dy, y)
         case Activation.SWISH:
             return swish_backward(dy, x)
+        case Activation.GELU:
+            return gelu_backward(dy, x)
 
 
 # -- pooling ---------------------------------------------------------------------------------------
