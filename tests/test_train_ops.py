@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from machines import network
 
 from energysim.axes import Dim, Shape
 from energysim.errors import InputError
+from energysim.network import Over
 from energysim.train import ops
 from energysim.train.normal import LARGE, SMALL, normal_density, normal_distribution
 from energysim.train.normal import erfc as own_erfc
@@ -145,6 +147,25 @@ def test_constant_channel_has_no_nan() -> None:
     dx, _, _ = ops.batch_norm_backward(np.ones_like(x), x, y, one, batch)
     assert np.isfinite(y).all()
     assert np.isfinite(dx).all()
+
+
+# -- layer normalisation ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("block", [1, ops.BLOCK_BYTES])
+@pytest.mark.parametrize("dims", [(5, 2, 3, 4), (4, 33)])
+def test_layer_norm(dims: tuple[int, ...], block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ops, "BLOCK_BYTES", block)
+    x, dy = normal(*dims) * 2 + 1, normal(*dims, seed=1)
+    gamma, beta = normal(dims[0], seed=2), normal(dims[0], seed=3)
+    y = ops.layer_norm(x, gamma, beta)
+    for index in np.ndindex(dims[1:]):
+        token = x[:, *index]
+        unit = (token - token.mean()) / np.sqrt(token.var() + ops.EPSILON)
+        np.testing.assert_allclose(y[:, *index], unit * gamma + beta, rtol=1e-12, atol=1e-12)
+    gradients = ops.layer_norm_backward(dy, x, gamma)
+    for at, found in zip((x, gamma, beta), gradients, strict=True):
+        assert_gradient(lambda: ops.layer_norm(x, gamma, beta), at, dy, found)
 
 
 # -- activation functions --------------------------------------------------------------------------
@@ -287,6 +308,115 @@ def test_shuffle_needs_groups_that_divide() -> None:
         ops.shuffle(normal(6, 1), 4)
 
 
+@pytest.mark.parametrize("channels", [[3, 1, 0], [2, 2, 0, 2], [], list(range(5))])
+def test_pick(channels: list[int]) -> None:
+    x, wanted = normal(5, 2, 1, 3), np.array(channels, dtype=np.int64)
+    y = ops.pick(x, wanted)
+    assert y.shape == (len(channels), 2, 1, 3)
+    for mine, channel in zip(y, channels, strict=True):
+        np.testing.assert_array_equal(mine, x[channel])
+    dy = normal(*y.shape, seed=1)
+    found = ops.pick_backward(dy, wanted, 5)
+    assert_gradient(lambda: ops.pick(x, wanted), x, dy, found)
+
+
+@pytest.mark.parametrize("channel", [-1, 4])
+def test_pick_needs_channels_that_are_there(channel: int) -> None:
+    message = f"channels to pick must be 0 to 3, got {channel}"
+    with pytest.raises(InputError, match=message):
+        ops.pick(normal(4, 1), np.array([0, channel]))
+    with pytest.raises(InputError, match=message):
+        ops.pick_backward(normal(2, 1), np.array([0, channel]), 4)
+
+
+# -- attention -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("block", [1, ops.BLOCK_BYTES])
+@pytest.mark.parametrize("groups", [1, 2, 6])
+def test_channel_softmax(groups: int, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ops, "BLOCK_BYTES", block)
+    x, dy = normal(6, 4, 3, 2) * 3, normal(6, 4, 3, 2, seed=1)
+    y = ops.channel_softmax(x, groups)
+    each = 6 // groups
+    for g, h, w, n in product(range(groups), range(4), range(3), range(2)):
+        powers = np.exp(x[g * each : (g + 1) * each, h, w, n])
+        np.testing.assert_allclose(y[g * each : (g + 1) * each, h, w, n], powers / powers.sum())
+    found = ops.channel_softmax_backward(dy, y, groups)
+    assert_gradient(lambda: ops.channel_softmax(x, groups), x, dy, found)
+
+
+def test_channel_softmax_of_large_scores() -> None:
+    x = np.array([1e4, -1e4, 1e4, 1e4], np.float32).reshape(4, 1, 1, 1)
+    assert ops.channel_softmax(x, 2).ravel().tolist() == [1, 0, 0.5, 0.5]
+
+
+def test_channel_softmax_needs_groups_that_divide() -> None:
+    with pytest.raises(InputError, match="must divide the 6 channels, got 4"):
+        ops.channel_softmax(normal(6, 1, 1, 1), 4)
+    with pytest.raises(InputError, match="must divide the 6 channels, got 0"):
+        ops.channel_softmax_backward(normal(6, 1, 1, 1), normal(6, 1, 1, 1), 0)
+
+
+def products(a: Floats, b: Floats, over: Over, groups: int) -> Floats:
+    """What a matmul layer means, multiplication by multiplication."""
+    (_, height, width, batch), (second, rows, columns, _) = a.shape, b.shape
+    positions, depth = rows * columns, second // groups
+    wide, deep = (positions, depth) if over is Over.CHANNELS else (depth, positions)
+    y = np.zeros((groups * wide, height, width, batch))
+    for g, k, c in product(range(groups), range(wide), range(deep)):
+        channel, position = (c, k) if over is Over.CHANNELS else (k, c)
+        weight = b[g * depth + channel, position // columns, position % columns]
+        y[g * wide + k] += a[g * deep + c] * weight
+    return y
+
+
+@pytest.mark.parametrize("over", Over)
+@pytest.mark.parametrize("groups", [1, 3])
+def test_matmul(over: Over, groups: int) -> None:
+    second = (6, 2, 2, 3)
+    summed = second[0] if over is Over.CHANNELS else groups * 4
+    a, b = normal(summed, 5, 1, 3), normal(*second, seed=1)
+    y = ops.matmul(a, b, over=over, groups=groups, factor=0.5)
+    np.testing.assert_allclose(y, products(a, b, over, groups) / 2, atol=1e-12)
+    np.testing.assert_allclose(ops.matmul(a, b, over=over, groups=groups), 2 * y)
+    dy = normal(*y.shape, seed=2)
+    da, db = ops.matmul_backward(dy, a, b, over=over, groups=groups, factor=0.5)
+    for at, found in ((a, da), (b, db)):
+        assert_gradient(
+            lambda: ops.matmul(a, b, over=over, groups=groups, factor=0.5), at, dy, found
+        )
+
+
+@pytest.mark.parametrize("over", Over)
+def test_matmul_has_the_size_that_its_layer_says(over: Over) -> None:
+    summed = {Over.CHANNELS: 6, Over.POSITIONS: 8}[over]
+    net = network(
+        {"name": "first", "kind": "conv", "out": summed, "kernel": 1},
+        {"name": "narrow", "kind": "conv", "input": "input", "out": 6, "kernel": 1},
+        {"name": "second", "kind": "pool", "kernel": [3, 2], "stride": [2, 2]},
+        {"name": "y", "kind": "matmul", "input": ["first", "second"], "over": over.value}
+        | {"groups": 2},
+        size=(3, 5, 4),
+    )
+    first, second, layer = (net.layer(name) for name in ("first", "second", "y"))
+    a, b = (normal(*each.output, 2) for each in (first, second))
+    y = ops.matmul(a, b, over=over, groups=layer.shape[Dim.G])
+    assert y.shape == (*layer.output, 2)
+
+
+def test_matmul_needs_operands_that_fit() -> None:
+    a, b = normal(6, 2, 2, 3), normal(6, 2, 2, 3)
+    with pytest.raises(InputError, match=r"no product over positions in 3 group"):
+        ops.matmul(a, b, over=Over.POSITIONS, groups=3)
+    with pytest.raises(InputError, match=r"\[6, 2, 2, 3\] and \[4, 2, 2, 3\] have no product"):
+        ops.matmul(a, b[:4], over=Over.CHANNELS, groups=2)
+    with pytest.raises(InputError, match=r"\[6, 2, 2, 3\] and \[6, 2, 2, 2\] have no product"):
+        ops.matmul(a, b[..., :2], over=Over.CHANNELS)
+    with pytest.raises(InputError, match="must divide the 6 channels, got 4"):
+        ops.matmul(a, b, over=Over.CHANNELS, groups=4)
+
+
 # -- loss ------------------------------------------------------------------------------------------
 
 
@@ -349,3 +479,48 @@ def test_as_torch() -> None:
     y = ops.average_pool(x, shape, count_padding=True)
     dx = ops.average_pool_backward(y, shape, count_padding=True)
     assert_same(y, dx, function.avg_pool2d(images, 3, 2, 1), y)
+
+
+def test_attention_as_torch() -> None:
+    """Norm, heads of scaled dot products and GELU, together and backward."""
+    torch = pytest.importorskip("torch")
+    function = torch.nn.functional
+    heads, depth, tokens, images = 3, 4, 7, 5
+    channels = heads * depth
+    given = [normal(channels, tokens, 1, images, seed=i).astype(np.float32) for i in range(3)]
+    gamma, beta = (normal(channels, seed=i).astype(np.float32) for i in (3, 4))
+    dy = normal(channels, tokens, 1, images, seed=5).astype(np.float32)
+
+    def theirs(x: Floats) -> Floats:
+        return np.ascontiguousarray(x[:, :, 0].transpose(2, 1, 0))  # image, token, channel
+
+    leaves = [torch.tensor(theirs(x), requires_grad=True) for x in given]
+    shared = [torch.tensor(each, requires_grad=True) for each in (gamma, beta)]
+    normed = function.layer_norm(leaves[0], (channels,), *shared)
+    query, key, value = (
+        each.reshape(images, tokens, heads, depth).transpose(1, 2) for each in (normed, *leaves[1:])
+    )
+    attended = function.scaled_dot_product_attention(query, key, value)
+    wanted = function.gelu(attended.transpose(1, 2).reshape(images, tokens, channels))
+    wanted.backward(torch.tensor(theirs(dy)))
+
+    x, key_, value_ = given
+    unit = ops.layer_norm(x, gamma, beta)
+    scores = ops.matmul(unit, key_, over=Over.CHANNELS, groups=heads, factor=depth**-0.5)
+    weights = ops.channel_softmax(scores, heads)
+    found = ops.matmul(weights, value_, over=Over.POSITIONS, groups=heads)
+    y = ops.gelu(found)
+    dfound = ops.gelu_backward(dy, found)
+    dweights, dvalue = ops.matmul_backward(
+        dfound, weights, value_, over=Over.POSITIONS, groups=heads
+    )
+    dscores = ops.channel_softmax_backward(dweights, weights, heads)
+    dunit, dkey = ops.matmul_backward(
+        dscores, unit, key_, over=Over.CHANNELS, groups=heads, factor=depth**-0.5
+    )
+    dx, dgamma, dbeta = ops.layer_norm_backward(dunit, x, gamma)
+    pairs = [(theirs(y), wanted.detach()), (dgamma, shared[0].grad), (dbeta, shared[1].grad)]
+    pairs += [(theirs(d), leaf.grad) for d, leaf in zip((dx, dkey, dvalue), leaves, strict=True)]
+    for mine, other in pairs:
+        assert mine.dtype == np.float32
+        np.testing.assert_allclose(mine, other.numpy(), rtol=1e-4, atol=1e-5)

@@ -18,8 +18,8 @@ import numpy.typing as npt
 
 from energysim.axes import Dim, Shape
 from energysim.errors import InputError
-from energysim.network import Activation
-from energysim.train.lowered import Axis
+from energysim.network import Activation, Over
+from energysim.train.lowered import LINE, Axis
 from energysim.train.normal import normal_density, normal_distribution
 from energysim.train.scratch import Floats, scratch
 
@@ -39,6 +39,13 @@ def _channels(x: Floats) -> Iterator[slice]:
     """Channels that are worked on together."""
     many = max(1, BLOCK_BYTES // max(1, x[0].nbytes))
     for first in range(0, len(x), many):
+        yield slice(first, first + many)
+
+
+def _columns(x: Floats) -> Iterator[slice]:
+    """Columns of a matrix that are worked on together, whole cache lines of them."""
+    many = max(1, BLOCK_BYTES // max(1, x[:, :1].nbytes) // LINE) * LINE
+    for first in range(0, x.shape[1], many):
         yield slice(first, first + many)
 
 
@@ -251,6 +258,88 @@ def batch_norm_inference(
         if relu:
             np.maximum(y[some], 0, out=y[some])
     return y.reshape(x.shape)
+
+
+# -- layer normalisation ---------------------------------------------------------------------------
+
+
+def layer_norm(x: Floats, gamma: Floats, beta: Floats, *, epsilon: float = EPSILON) -> Floats:
+    """Normalise each position of each image over its channels, scale and shift each channel.
+
+    Parameters
+    ----------
+    x : ndarray, shape (C, H, W, N) or (C, N)
+    gamma, beta : ndarray, shape (C,)
+        Scale and shift.
+    epsilon : float
+        Added to the variance.
+
+    Returns
+    -------
+    ndarray
+        As large as ``x``.
+
+    References
+    ----------
+    J. L. Ba, J. R. Kiros, G. E. Hinton, "Layer Normalization", arXiv 1607.06450, equations 3 and 4;
+    over the channels of each token, as transformers do.
+    """
+    given = x.reshape(len(x), -1)
+    y = np.empty_like(given)
+    for some in _columns(given):
+        unit, _ = _normalised(given[:, some], epsilon)
+        np.multiply(unit, gamma[:, None], out=y[:, some])
+        y[:, some] += beta[:, None]
+    return y.reshape(x.shape)
+
+
+def layer_norm_backward(
+    dy: Floats, x: Floats, gamma: Floats, *, epsilon: float = EPSILON
+) -> tuple[Floats, Floats, Floats]:
+    """Gradients of :func:`layer_norm`.
+
+    Parameters
+    ----------
+    dy : ndarray
+        Gradient of its result.
+    x : ndarray
+        What it was given. Statistics are computed again: the block stands in the cache for its
+        gradient anyway.
+    gamma : ndarray, shape (C,)
+    epsilon : float
+        As forward.
+
+    Returns
+    -------
+    dx, dgamma, dbeta : ndarray
+
+    Notes
+    -----
+    With C channels, u = (x - mean) / sqrt(variance + epsilon) and g = gamma dy, sums over channels:
+    dx = (g - sum(g) / C - u sum(g u) / C) / sqrt(variance + epsilon).
+    """
+    given, seen = x.reshape(len(x), -1), dy.reshape(len(x), -1)
+    dx = np.empty_like(given)
+    dgamma, dbeta = np.zeros_like(gamma), np.zeros_like(gamma)
+    for some in _columns(given):
+        unit, scale = _normalised(given[:, some], epsilon)
+        dgamma += np.einsum("cm,cm->c", seen[:, some], unit)
+        dbeta += seen[:, some].sum(axis=1)
+        into = dx[:, some]
+        np.multiply(seen[:, some], gamma[:, None], out=into)
+        unit *= np.einsum("cm,cm->m", into, unit) / len(x)
+        into -= into.mean(axis=0)
+        into -= unit
+        into *= scale
+    return dx.reshape(x.shape), dgamma, dbeta
+
+
+def _normalised(x: Floats, epsilon: float) -> tuple[Floats, Floats]:
+    """Columns of mean 0 and variance 1, and the factor of each that made it so."""
+    unit: Floats = x - x.mean(axis=0)
+    scale: Floats = 1 / np.sqrt(np.einsum("cm,cm->m", unit, unit) / len(x) + epsilon)
+    unit *= scale
+    return unit, scale
 
 
 # -- activation functions --------------------------------------------------------------------------
@@ -565,15 +654,221 @@ def shuffle(x: Floats, groups: int) -> Floats:
     >>> shuffle(np.arange(6.0), 2).tolist()
     [0.0, 3.0, 1.0, 4.0, 2.0, 5.0]
     """
-    if groups < 1 or len(x) % groups:
-        raise InputError(f"groups must divide the {len(x)} channels, got {groups}")
-    dealt: Floats = x.reshape(groups, len(x) // groups, *x.shape[1:]).swapaxes(0, 1)
-    return dealt.reshape(x.shape)
+    return _grouped(x, groups).swapaxes(0, 1).reshape(x.shape)
 
 
 def shuffle_backward(dy: Floats, groups: int) -> Floats:
     """Gradient of :func:`shuffle`: the other way round."""
     return shuffle(dy, len(dy) // max(1, groups))
+
+
+def pick(x: Floats, channels: Ints) -> Floats:
+    """Read some channels, in any order and any number of times.
+
+    Parameters
+    ----------
+    x : ndarray, shape (C, ...)
+    channels : ndarray of int, shape (D,)
+        Which ones, from 0.
+
+    Returns
+    -------
+    ndarray, shape (D, ...)
+        Always a copy.
+
+    Raises
+    ------
+    InputError
+        If there is no such channel.
+
+    Examples
+    --------
+    >>> pick(np.array([10.0, 11.0, 12.0]), np.array([2, 0, 2])).tolist()
+    [12.0, 10.0, 12.0]
+    """
+    _check_channels(channels, len(x))
+    return x[channels]
+
+
+def pick_backward(dy: Floats, channels: Ints, total: int) -> Floats:
+    """Gradient of :func:`pick`: a channel gets the sum over the times it was read.
+
+    Parameters
+    ----------
+    dy : ndarray, shape (D, ...)
+    channels : ndarray of int, shape (D,)
+        As forward.
+    total : int
+        How many channels there were to read.
+
+    Returns
+    -------
+    ndarray, shape (total, ...)
+
+    Raises
+    ------
+    InputError
+        If there is no such channel.
+    """
+    _check_channels(channels, total)
+    dx: Floats = np.zeros((total, *dy.shape[1:]), dtype=dy.dtype)
+    if len(np.unique(channels)) == len(channels):
+        dx[channels] = dy
+        return dx
+    for channel, each in zip(channels.tolist(), dy, strict=True):
+        dx[channel] += each
+    return dx
+
+
+def _check_channels(channels: Ints, total: int) -> None:
+    wrong = channels[(channels < 0) | (channels >= total)]
+    if wrong.size:
+        raise InputError(f"channels to pick must be 0 to {total - 1}, got {wrong[0]}")
+
+
+def _grouped(x: Floats, groups: int) -> Floats:
+    """Channels of each group by themselves, ``[group, channel, ...]``."""
+    if groups < 1 or len(x) % groups:
+        raise InputError(f"groups must divide the {len(x)} channels, got {groups}")
+    return x.reshape(groups, len(x) // groups, *x.shape[1:])
+
+
+# -- attention -------------------------------------------------------------------------------------
+
+
+def channel_softmax(x: Floats, groups: int = 1) -> Floats:
+    """Softmax over the channels of each group, for each position and image.
+
+    Parameters
+    ----------
+    x : ndarray, shape (C, H, W, N)
+        Such as the scores of an attention, a channel for each head and key: C = heads * keys.
+    groups : int
+        Whose channels add up to 1 each, such as the heads.
+
+    Returns
+    -------
+    ndarray
+        As large as ``x``.
+
+    Raises
+    ------
+    InputError
+        If the groups don't divide the channels.
+    """
+    given = _grouped(x, groups).reshape(groups, len(x) // groups, -1)
+    y = np.empty_like(given)
+    for into, each in zip(y, given, strict=True):
+        for some in _columns(each):
+            into[:, some] = softmax(each[:, some])
+    return y.reshape(x.shape)
+
+
+def channel_softmax_backward(dy: Floats, y: Floats, groups: int = 1) -> Floats:
+    """Gradient of :func:`channel_softmax`, from what it gave.
+
+    Notes
+    -----
+    dx = y (dy - sum(y dy)), summed over the channels of a group.
+    """
+    given, seen = (_grouped(each, groups).reshape(groups, len(y) // groups, -1) for each in (y, dy))
+    dx = np.empty_like(given)
+    for into, each, gradient in zip(dx, given, seen, strict=True):
+        for some in _columns(each):
+            shared = np.einsum("cm,cm->m", each[:, some], gradient[:, some])
+            np.subtract(gradient[:, some], shared, out=into[:, some])
+            into[:, some] *= each[:, some]
+    return dx.reshape(y.shape)
+
+
+def matmul(a: Floats, b: Floats, *, over: Over, groups: int = 1, factor: float = 1.0) -> Floats:
+    """Product of two activations, image by image and group by group.
+
+    Parameters
+    ----------
+    a : ndarray, shape (C, H, W, N)
+        Over channels, ``[(group, c), position, image]``; over positions of the other operand, the
+        weights of these, ``[(group, k), position, image]``.
+    b : ndarray, shape (D, I, J, N)
+        ``[(group, c), k, image]``, with positions k = (i, j).
+    over : Over
+        What of ``b`` is summed over: its channels (queries by keys) or its positions (scores by
+        values).
+    groups : int
+        Independent products, such as the heads of an attention.
+    factor : float
+        Of every product, such as 1 / sqrt(channels of a head).
+
+    Returns
+    -------
+    ndarray, shape (groups * I * J, H, W, N) or (D, H, W, N)
+        Over channels, ``y[(g, k), p] = factor * sum over c of a[(g, c), p] b[(g, c), k]``; over
+        positions, ``y[(g, c), p] = factor * sum over k of a[(g, k), p] b[(g, c), k]``.
+
+    Raises
+    ------
+    InputError
+        If the groups don't divide the channels or the operands don't fit.
+    """
+    by_image, left = _operands(a, b, over, groups)
+    return _by_channel(_scaled(left @ by_image, factor), a.shape)
+
+
+def matmul_backward(
+    dy: Floats, a: Floats, b: Floats, *, over: Over, groups: int = 1, factor: float = 1.0
+) -> tuple[Floats, Floats]:
+    """Gradients of :func:`matmul`.
+
+    Parameters
+    ----------
+    dy : ndarray
+        Gradient of its result.
+    a, b, over, groups, factor
+        As forward.
+
+    Returns
+    -------
+    da, db : ndarray
+        As large as the operands.
+    """
+    by_image, left = _operands(a, b, over, groups)
+    seen = _scaled(_by_image(dy, groups), factor)
+    da = left.swapaxes(2, 3) @ seen
+    summed = over is Over.CHANNELS
+    db = by_image @ seen.swapaxes(2, 3) if summed else seen @ by_image.swapaxes(2, 3)
+    return _by_channel(da, a.shape), _by_channel(db, b.shape)
+
+
+def _operands(a: Floats, b: Floats, over: Over, groups: int) -> tuple[Floats, Floats]:
+    """Operand ``a`` and the matrices that it is multiplied by from the left."""
+    right, left = _by_image(a, groups), _by_image(b, groups)
+    if over is Over.CHANNELS:
+        left = left.swapaxes(2, 3)
+    if left.shape[3] != right.shape[2] or len(left) != len(right):
+        raise InputError(
+            f"operands of sizes {list(a.shape)} and {list(b.shape)} have no product over {over} in"
+            f" {groups} group(s)"
+        )
+    return right, left
+
+
+def _by_image(x: Floats, groups: int) -> Floats:
+    """Matrices ``[image, group, channel, position]``, copied: BLAS wants images apart."""
+    images = np.ascontiguousarray(x.reshape(-1, x.shape[-1]).T)
+    return images.reshape(x.shape[-1], *_grouped(x, groups).shape[:2], -1)
+
+
+def _by_channel(x: Floats, like: tuple[int, ...]) -> Floats:
+    """Turn :func:`_by_image` back, with the positions and images of an operand."""
+    channels = np.ascontiguousarray(x.reshape(len(x), -1).T)
+    return channels.reshape(-1, *like[1:])
+
+
+def _scaled(x: Floats, factor: float) -> Floats:
+    """Multiply what has just been made."""
+    if factor != 1:
+        x *= factor
+    return x
 
 
 # -- loss ------------------------------------------------------------------------------------------
