@@ -166,7 +166,7 @@ def batch_norm(
         into *= (gamma[some] / np.sqrt(variance[some] + epsilon))[:, None]
         into += beta[some, None]
         if relu:
-            np.maximum(into, 0, out=into)
+            _positive(into, into)
     return y.reshape(x.shape), Statistics(mean, variance)
 
 
@@ -256,7 +256,7 @@ def batch_norm_inference(
         np.multiply(given[some], scale[some, None], out=y[some])
         y[some] += shift[some, None]
         if relu:
-            np.maximum(y[some], 0, out=y[some])
+            _positive(y[some], y[some])
     return y.reshape(x.shape)
 
 
@@ -351,8 +351,12 @@ RELU6_TOP = 6
 
 def relu(x: Floats) -> Floats:
     """Positive part."""
-    positive: Floats = np.maximum(x, 0)
-    return positive
+    return _positive(x, np.empty_like(x))
+
+
+def _positive(x: Floats, into: Floats) -> Floats:
+    """Positive part, NaN where it was; np.clip is twice as fast as np.maximum with a number."""
+    return np.clip(x, 0, np.inf, out=into)
 
 
 def relu_backward(dy: Floats, y: Floats) -> Floats:
@@ -461,11 +465,28 @@ def _meetings(shape: Shape) -> Iterator[tuple[tuple[slice, ...], tuple[slice, ..
     """For each tap, indices of the output and of the input that meet, all channels."""
     rows, columns = _axes(shape)
     every = slice(None)
-    for i in range(len(rows.offsets)):
-        for j in range(len(columns.offsets)):
-            (p, h), (q, w) = rows.meeting(i), columns.meeting(j)
-            if p.stop > p.start and q.stop > q.start:
-                yield (every, p, q), (every, h, w)
+    for p, h in _met(rows):
+        for q, w in _met(columns):
+            yield (every, p, q), (every, h, w)
+
+
+def _met(axis: Axis) -> Iterator[tuple[slice, slice]]:
+    """For each tap that meets the input along an axis, output and input positions."""
+    for tap in range(len(axis.offsets)):
+        out, inside = axis.meeting(tap)
+        if out.stop > out.start:
+            yield out, inside
+
+
+def _disjoint(shape: Shape) -> tuple[bool, bool]:
+    """Whether no element is in two windows, and whether each is in exactly one."""
+    axes = _axes(shape)
+    apart = all(axis.stride > axis.offsets[-1] - axis.offsets[0] for axis in axes)
+    tiled = apart and all(
+        axis.offsets == tuple(range(axis.stride)) and axis.out * axis.stride == axis.size
+        for axis in axes
+    )
+    return apart, tiled
 
 
 def _output(x: Floats, shape: Shape, value: float) -> Floats:
@@ -492,11 +513,18 @@ def max_pool(x: Floats, shape: Shape) -> Floats:
     -------
     ndarray, shape (C, P, Q, N)
     """
+    rows, columns = _axes(shape)
     y = _output(x, shape, -np.inf)
     for some in _channels(x):
-        for out, inside in _meetings(shape):
-            into = y[some][out]
-            np.maximum(into, x[some][inside], out=into)
+        # Of rows first: they are long, and fewer of them are left for the columns.
+        room = (len(y[some]), rows.out, *x.shape[2:])
+        tallest = scratch("tallest", room, x.dtype)
+        tallest[...] = -np.inf
+        for p, h in _met(rows):
+            np.maximum(tallest[:, p], x[some, h], out=tallest[:, p])
+        for q, w in _met(columns):
+            into = y[some, :, q]
+            np.maximum(into, tallest[:, :, w], out=into)
     return y
 
 
@@ -515,17 +543,19 @@ def max_pool_backward(dy: Floats, x: Floats, y: Floats, shape: Shape) -> Floats:
     -------
     ndarray, shape (C, H, W, N)
     """
-    dx = np.zeros_like(x)
-    apart = shape.stride[0] >= shape[Dim.R] and shape.stride[1] >= shape[Dim.S]
+    apart, tiled = _disjoint(shape)
+    dx = np.empty_like(x) if tiled else np.zeros_like(x)
     for some in _channels(x):
         left = dy[some].copy()  # of each window, until it has found its element
         for out, inside in _meetings(shape):
-            found = x[some][inside] == y[some][out]
-            given, into = left[out], dx[some][inside]
-            part = np.multiply(given, found, out=into if apart else None)
-            if not apart:
+            part = np.equal(x[some][inside], y[some][out]).astype(dy.dtype)
+            part *= left[out]
+            left[out] -= part
+            into = dx[some][inside]
+            if apart:
+                into[...] = part
+            else:
                 into += part
-            given -= part
     return dx
 
 
