@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 from energysim.activations import Activations, Density, load_activations
 from energysim.catalog import load_hardware, load_network
 from energysim.compare import compare
-from energysim.result import VERSION, Result
+from energysim.result import Result
 from energysim.simulate import simulate
 from energysim.uncertainty import uncertainty
+from energysim.version import VERSION
 
 if TYPE_CHECKING:
     from energysim.tradeoff import trade

@@ -10,13 +10,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from energysim.errors import InputError, did_you_mean
 from energysim.hardware import Hardware
-from energysim.network import Network, NetworkSpec, build_network
+from energysim.network import Network, NetworkSpec, Scale, build_network
 from energysim.sparsity import MaskFile
 from energysim.yamlio import load_model
 
@@ -35,6 +35,8 @@ _MARKS: dict[Kind, re.Pattern[bytes]] = {
     "hw": re.compile(rb"^levels\s*:", re.MULTILINE),
 }
 _SNIFFED_BYTES = 200_000
+FILE_SIZE = Scale()
+"""As the network file says."""
 _LONGEST_NAME = 60
 """Longer names are cut in messages [characters]."""
 
@@ -111,7 +113,9 @@ def load_hardware(name_or_path: str) -> Hardware:
     return hardware
 
 
-def load_network(name_or_path: str, *, pattern: str | None = None) -> Network:
+def load_network(
+    name_or_path: str, *, pattern: str | None = None, scale: Scale = FILE_SIZE
+) -> Network:
     """Load a network by name or path.
 
     Parameters
@@ -120,34 +124,58 @@ def load_network(name_or_path: str, *, pattern: str | None = None) -> Network:
         Which network; an ``.onnx`` file is imported.
     pattern : str, optional
         Pre-defined sparsity pattern to lay over a dense network.
+    scale : Scale
+        How it differs from its file: narrower, for other images, for other classes.
 
     Raises
     ------
     InputError
-        If there is no such file, or something is wrong in it.
+        If there is no such file, something is wrong in it, or the layers don't fit together at
+        this scale.
     """
-    network = _load_network(find("nets", name_or_path).path, readers=())
+    network, _ = _load_network(find("nets", name_or_path).path, scale, readers=())
     return network if pattern is None else network.with_pattern(pattern)
 
 
-def _load_network(path: Path, *, readers: tuple[Path, ...]) -> Network:
-    """Load a network file; ``readers`` are the files whose ``base:`` led here."""
-    if is_model(path):
-        from energysim.importers.onnx import import_onnx
+def _load_network(path: Path, scale: Scale, *, readers: tuple[Path, ...]) -> tuple[Network, str]:
+    """Load a network file, with what the scale adds to its name.
 
-        return import_onnx(path).network
+    ``readers`` are the files whose ``base:`` led here.
+    """
+    if is_model(path):
+        return _import(path, scale), ""
     resolved = path.resolve()
     if resolved in readers:
         raise InputError("this file is its own base, by way of others", where=str(path))
+    spec, source = load_model(path, NetworkSpec)
+    added = [scale.suffix(spec)]
 
     def resolve_base(name: str) -> Network:
-        return _load_network(_find_base(name, beside=path), readers=(*readers, resolved))
+        base, suffix = _load_network(
+            _find_base(name, beside=path), scale, readers=(*readers, resolved)
+        )
+        added.append(suffix)
+        return base
 
     def open_masks(name: str) -> MaskFile:
         return MaskFile.open(path.parent / name)
 
-    spec, source = load_model(path, NetworkSpec)
-    return build_network(spec, source, resolve_base, open_masks=open_masks)
+    network = build_network(scale.applied(spec), source, resolve_base, open_masks=open_masks)
+    if spec.layers is None:
+        network = replace(network, name=f"{network.name}{added[-1]}")
+    return network, added[-1]
+
+
+def _import(path: Path, scale: Scale) -> Network:
+    from energysim.importers.onnx import import_onnx
+
+    if scale != FILE_SIZE:
+        raise InputError(
+            "a model has the sizes that it was exported with. Make a network file of it with"
+            " 'energysim import', which can be scaled",
+            where=str(path),
+        )
+    return import_onnx(path).network
 
 
 def _find_base(name: str, *, beside: Path) -> Path:

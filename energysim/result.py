@@ -21,6 +21,7 @@ from energysim.mapping import LevelLoops
 from energysim.network import Network
 from energysim.training import Phase, Training
 from energysim.units import BITS_PER_BYTE, pj_to_mj, si
+from energysim.version import VERSION
 from energysim.yamlio import write_atomically
 
 if TYPE_CHECKING:
@@ -28,9 +29,6 @@ if TYPE_CHECKING:
 
     from energysim.model.capacity import Occupancy
     from energysim.model.lockstep import Skipped
-
-VERSION = "0.1.0"
-"""of the package; a result is reproduced by the same version"""
 
 
 class NoteKind(StrEnum):
@@ -395,7 +393,7 @@ class Result:
                 }
             },
             "hardware": hardware.model_dump(mode="json"),
-            "network": _plain(asdict(network)),
+            "network": _plain(network.counted()),
         }
 
     def settings(self) -> dict[str, Any]:
@@ -404,7 +402,7 @@ class Result:
         return {
             "energysim": VERSION,
             "network": self.network,
-            "network_sha256": _digest(_plain(asdict(network))),
+            "network_sha256": _digest(_plain(network.counted())),
             "hardware": self.hardware,
             "hardware_sha256": _digest(hardware.model_dump(mode="json")),
             "pattern": self.pattern,

@@ -22,7 +22,8 @@ from energysim.mapper.search import front, search
 from energysim.mapping import LevelLoops, Nest, read_loops, write_nest
 from energysim.model.capacity import occupancy
 from energysim.model.counts import Counts, count
-from energysim.result import VERSION, RunnerUp
+from energysim.result import RunnerUp
+from energysim.version import VERSION
 
 _NOT_COUNTED = {
     "source",

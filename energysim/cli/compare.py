@@ -183,7 +183,7 @@ def text(found: Comparison, target: options.Target, settings: dict[str, Any]) ->
         What JSON says of the options.
     """
     from energysim.cli import render
-    from energysim.result import VERSION
+    from energysim.version import VERSION
 
     if target.form == "csv":
         return render.as_csv(_records(found))

@@ -98,7 +98,7 @@ def _text(
     studies: Sequence[Study], target: options.Target, picture: str | None, *, verbose: bool
 ) -> str:
     from energysim.cli import render
-    from energysim.result import VERSION
+    from energysim.version import VERSION
     from energysim.validation import report
 
     if target.form == "csv":

@@ -1,0 +1,134 @@
+"""One run of training: what decides its result, and what names it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from energysim.errors import InputError
+from energysim.network import Network
+from energysim.train.data import Augmentation, Dataset, Split
+from energysim.train.recipe import Recipe
+
+FORMAT = 1
+"""Number of the procedure: runs of another one are neither resumed nor counted as done."""
+
+DIGITS = 8
+"""Of the hash in the name of a run's folder."""
+
+NUMPY, TORCH = "numpy", "torch"
+BACKENDS = (NUMPY, TORCH)
+
+
+@dataclass(frozen=True)
+class Job:
+    """Network, images, recipe and seed.
+
+    Raises
+    ------
+    InputError
+        If the images are not what the network reads.
+    """
+
+    network: Network
+    """with its pattern"""
+    data: Dataset
+    """as loaded"""
+    recipe: Recipe
+    seed: int
+    backend: str = NUMPY
+    """``numpy`` or ``torch``"""
+
+    def __post_init__(self) -> None:
+        classes, outputs = len(self.data.classes), self.network.layers[-1].output[0]
+        if classes != outputs:
+            raise InputError(
+                f"{self.data.name} has {classes} classes, and {self.network.name} gives"
+                f" {outputs} scores. Load it with as many classes as the data have"
+            )
+        wanted, given = self.network.input_size[0], self.data.shape[0]
+        if given not in (1, wanted):
+            raise InputError(
+                f"images of {self.data.name} have {given} channels, and {self.network.name} reads"
+                f" {wanted}. Choose a network for colour images"
+            )
+        if self.network.input_size[1] != self.network.input_size[2]:
+            raise InputError(
+                f"{self.network.name} reads images of {self.network.input_size[1]} x"
+                f" {self.network.input_size[2]} pixels; images are made squares"
+            )
+
+    @cached_property
+    def fitted(self) -> Dataset:
+        """The images in the size that the network reads, grey ones the same in all channels."""
+        data, channels = self.data, self.network.input_size[0]
+        if data.shape[0] != channels:
+            data = replace(
+                data,
+                train=_repeated(data.train, channels),
+                test=_repeated(data.test, channels),
+            )
+        side = self.network.input_size[1]
+        return data if data.shape[1:] == (side, side) else data.resized(side)
+
+    @property
+    def augmentation(self) -> Augmentation:
+        """How training images are changed."""
+        return self.recipe.augmentation(self.data)
+
+    @cached_property
+    def described(self) -> dict[str, Any]:
+        """All that decides the result, as plain data."""
+        return {
+            "format": FORMAT,
+            "network": self.network.name,
+            "network_sha256": digest([asdict(layer) for layer in self.network.layers]),
+            "dataset": self.data.name,
+            "dataset_sha256": self.data.sha256,
+            "recipe": self.recipe.model_dump(mode="json"),
+            "seed": self.seed,
+            "backend": self.backend,
+        }
+
+    @property
+    def identity(self) -> str:
+        """Hash of all that decides the result."""
+        return digest(self.described)
+
+    @property
+    def identity_of_recipe(self) -> str:
+        """Hash of the recipe."""
+        return digest(self.described["recipe"])
+
+    @property
+    def name(self) -> str:
+        """Of its folder: to be read by people, and different for every job."""
+        words = (self.network.name, self.data.name, f"s{self.seed}", self.identity[:DIGITS])
+        return "_".join(_word(each) for each in words)
+
+    def generators(self) -> dict[str, np.random.Generator]:
+        """Sources of chance, each of its own: asking one more often changes no other."""
+        words = ("init", "order", "changes", "held_out")
+        children = np.random.SeedSequence(self.seed).spawn(len(words))
+        return {
+            word: np.random.default_rng(child) for word, child in zip(words, children, strict=True)
+        }
+
+
+def digest(data: object) -> str:
+    """Hash plain data, the same on every machine."""
+    return hashlib.sha256(json.dumps(data, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _repeated(split: Split, channels: int) -> Split:
+    return Split(np.repeat(split.images, channels, axis=1), split.labels)
+
+
+def _word(text: str) -> str:
+    """Text as a part of a file name."""
+    return "".join(letter if letter.isalnum() or letter in "+-.:" else "-" for letter in text)

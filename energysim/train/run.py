@@ -1,0 +1,342 @@
+"""A run of training from the first step, or from where it was interrupted, to its record."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import isfinite
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from energysim.errors import EnergysimError, InputError
+from energysim.train.checkpoint import Checkpoint, write_arrays
+from energysim.train.data import Dataset, Split, batches, in_order
+from energysim.train.engine import Engine, Score, Trainer, check_zeros, one_blas_thread
+from energysim.train.job import NUMPY, Job
+from energysim.train.model import Watch
+from energysim.train.record import (
+    CHECKPOINT,
+    COLUMNS,
+    DENSITIES,
+    LOG,
+    ROW,
+    TABLE,
+    WEIGHTS_FILE,
+    Outcome,
+    Record,
+    densities_csv,
+    densities_of,
+    epoch_record,
+    finished,
+    log_text,
+    row_of,
+    rows_in,
+    to_csv,
+    weights_by_name,
+)
+from energysim.yamlio import write_atomically
+
+if TYPE_CHECKING:
+    from energysim.train.engine import State
+
+AT_ONCE = 128
+"""Images of a batch of which accuracy is measured."""
+
+WATCHED = 1000
+"""Test images, from the first, on which densities of activations are measured."""
+
+LOCK = "lock"
+
+
+class DivergedError(EnergysimError):
+    """The loss is no number any more."""
+
+    exit_code = 3
+
+
+class BusyError(EnergysimError):
+    """Another process works on the same run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """News of a run."""
+
+    job: Job
+    epoch: int
+    """from 1"""
+    step: int
+    """finished steps of the epoch"""
+    steps: int
+    loss: float
+    """of the last step [nat]"""
+    speed: float
+    """images a second, so far in this epoch"""
+    record: Record | None = None
+    """of the epoch, when it is over"""
+
+
+Tell = Callable[[Tick], None]
+
+
+def train(
+    job: Job,
+    folder: Path | None = None,
+    *,
+    threads: int | None = None,
+    device: str = "cpu",
+    tell: Tell | None = None,
+) -> Outcome:
+    """Train a network, or go on where the run in the folder was interrupted.
+
+    Parameters
+    ----------
+    job : Job
+    folder : Path, optional
+        Of this run alone: holds the checkpoint of the last epoch, then the record. Without one
+        nothing is written.
+    threads : int, optional
+        By default as many as shards and cores. Their number changes no result.
+    device : str
+        For the back-end ``torch``: ``cpu`` or ``cuda``.
+    tell : callable, optional
+        Is told of every step and epoch.
+
+    Returns
+    -------
+    Outcome
+        Bit by bit the same, however often the run was interrupted.
+
+    Raises
+    ------
+    DivergedError
+        If the loss is no number any more; says at which step.
+    BusyError
+        If another process works in the folder.
+    InputError
+        If network and images don't fit together, or the folder can't be used.
+    KeyboardInterrupt
+        When interrupted; says what is kept.
+    """
+    with _held(folder), one_blas_thread():
+        run = _Run(job, folder, threads, device, tell or (lambda _: None))
+        try:
+            run.go()
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(run.kept()) from None
+        outcome = run.outcome()
+        if folder is not None:
+            _write(folder, job, outcome)
+        return outcome
+
+
+class _Run:
+    """A run on its way."""
+
+    def __init__(
+        self, job: Job, folder: Path | None, threads: int | None, device: str, tell: Tell
+    ) -> None:
+        self.job, self.tell = job, tell
+        self.generators = job.generators()
+        self.data, self.held = _parted(job, self.generators["held_out"])
+        self.augmentation = job.augmentation
+        self.engine = _engine(job, self.generators["init"], threads, device)
+        self.records: tuple[Record, ...] = ()
+        self.path = folder / CHECKPOINT if folder is not None else None
+        if self.path is not None and self.path.exists():
+            self._resume(Checkpoint.load(self.path, job.identity))
+
+    def go(self) -> None:
+        """Train what is left of the epochs."""
+        while not self._over():
+            self.records += (self._epoch(len(self.records)),)
+            if self.path is not None:
+                self._checkpoint().save(self.path)
+                write_atomically(self.path.with_name(LOG), log_text(self.records))
+
+    def kept(self) -> str:
+        """What an interruption leaves."""
+        done, of = len(self.records), self.job.recipe.epochs
+        if self.path is None:
+            return f"epoch {done + 1} of {of} was not finished, and nothing is kept."
+        if not done:
+            return f"the first of {of} epochs was not finished, so nothing is kept."
+        return (
+            f"{done} of {of} epochs are kept in {self.path.parent}; the same command goes on"
+            " from there."
+        )
+
+    def outcome(self) -> Outcome:
+        """What the run came to."""
+        job, state = self.job, self.engine.state()
+        check_zeros(job.network, state.weights)
+        measure = _numpy_engine(self.engine, job, state)
+        watch = Watch()
+        first = Split(self.data.test.images[:WATCHED], self.data.test.labels[:WATCHED])
+        measure.evaluate(in_order(self.data, first, AT_ONCE), watch=watch)
+        views = measure.model.layout.views(state.weights)
+        return Outcome(
+            row_of(job, self.records, self.engine.name),
+            self.records,
+            densities_of(watch),
+            weights_by_name(job, views, state.running),
+        )
+
+    def _over(self) -> bool:
+        """Whether all epochs are done, or the loss on held out images has stopped to fall."""
+        patience = self.job.recipe.stop_after
+        if len(self.records) >= self.job.recipe.epochs:
+            return True
+        losses = [each["validation_loss"] for each in self.records] if patience else []
+        return len(losses) > patience and min(losses[-patience:]) >= min(losses[:-patience])
+
+    def _epoch(self, epoch: int) -> Record:
+        recipe, engine = self.job.recipe, self.engine
+        watched = "train_loss" if self.held is None else "validation_loss"
+        losses = tuple(each[watched] for each in self.records)
+        steps = -(-len(self.data.train) // recipe.batch)
+        total, lr = Score(), 0.0
+        began = time.perf_counter()
+        for step, shards in enumerate(self._batches()):
+            lr = recipe.learning_rate(epoch, step, steps, losses)
+            got = engine.step(shards, lr)
+            if not isfinite(got.loss):
+                raise DivergedError(
+                    f"{self.job.network.name}: the loss is {got.loss / got.images} at step"
+                    f" {step + 1} of epoch {epoch + 1}, with a learning rate of {lr:g}. Try a"
+                    " smaller one, or warm-up"
+                )
+            total += got
+            speed = total.images / (time.perf_counter() - began)
+            self.tell(Tick(self.job, epoch + 1, step + 1, steps, got.loss / got.images, speed))
+        speed = total.images / (time.perf_counter() - began)
+        scores = {"train": total}
+        if self.held is not None:
+            scores["validation"] = engine.evaluate(in_order(self.data, self.held, AT_ONCE))
+        scores["test"] = engine.evaluate(in_order(self.data, self.data.test, AT_ONCE))
+        record = epoch_record(epoch + 1, lr, speed, scores)
+        loss = total.loss / total.images
+        self.tell(Tick(self.job, epoch + 1, steps, steps, loss, speed, record))
+        return record
+
+    def _batches(self) -> Iterator[Any]:
+        recipe, draw = self.job.recipe, self.generators
+        return batches(
+            self.data,
+            draw["order"],
+            recipe.batch,
+            recipe.shards,
+            changes=draw["changes"],
+            augmentation=self.augmentation,
+        )
+
+    def _checkpoint(self) -> Checkpoint:
+        states = {word: self.generators[word].bit_generator.state for word in ("order", "changes")}
+        return Checkpoint(self.job.identity, self.engine.state(), states, self.records)
+
+    def _resume(self, checkpoint: Checkpoint) -> None:
+        self.engine.load(checkpoint.state)
+        self.records = checkpoint.records
+        for word, state in checkpoint.generators.items():
+            self.generators[word].bit_generator.state = state
+
+
+def _parted(job: Job, rng: np.random.Generator) -> tuple[Dataset, Split | None]:
+    """The images, and those held out of them."""
+    if not job.recipe.validation:
+        return job.fitted, None
+    return job.fitted.split_validation(job.recipe.validation, rng)
+
+
+def _engine(job: Job, rng: np.random.Generator, threads: int | None, device: str) -> Trainer:
+    if job.backend == NUMPY:
+        return Engine(job.network, job.recipe, rng, threads=threads)
+    from energysim.train.torch_engine import TorchEngine
+
+    engine: Trainer = TorchEngine(job.network, job.recipe, rng, device=device)
+    return engine
+
+
+def _numpy_engine(engine: Trainer, job: Job, state: State) -> Engine:
+    """An engine in NumPy with the same weights, to look at what stands between layers."""
+    if isinstance(engine, Engine):
+        return engine
+    made = Engine(job.network, job.recipe, np.random.default_rng(0))
+    made.load(state)
+    return made
+
+
+@contextmanager
+def _held(folder: Path | None) -> Iterator[None]:
+    """Keep other processes out of a folder.
+
+    Raises
+    ------
+    BusyError
+        If one is in it.
+    """
+    if folder is None:
+        yield
+        return
+    make_folder(folder)
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise BusyError(f"{folder}: another process works on this run") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder for results, and those above it.
+
+    Raises
+    ------
+    InputError
+        If that can't be done.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"can't be made: {error.strerror}", where=str(folder)) from None
+
+
+def _write(folder: Path, job: Job, outcome: Outcome) -> None:
+    """Write the record; what says that the run is done comes last, then the checkpoint goes."""
+    row = outcome.row
+    source = f"{row['network']} trained on {row['dataset']}, seed {row['seed']}, {WATCHED} images"
+    write_atomically(folder / LOG, log_text(outcome.records))
+    write_atomically(folder / DENSITIES, densities_csv(outcome.densities, source))
+    write_arrays(folder / WEIGHTS_FILE, dict(outcome.weights))
+    record = row | {"job": job.described}
+    write_atomically(folder / ROW, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+    (folder / CHECKPOINT).unlink(missing_ok=True)
+
+
+# -- many runs -------------------------------------------------------------------------------------
+
+
+def write_table(out: Path) -> Path:
+    """Write the table of all finished runs of a folder.
+
+    Several processes may do so at once: each writes what all have finished.
+    """
+    path = out / TABLE
+    with FileLock(out / LOCK):
+        write_atomically(path, to_csv(rows_in(out), COLUMNS))
+    return path
+
+
+def row_if_done(job: Job, out: Path) -> dict[str, Any] | None:
+    """Row of a job that has been run in this folder of runs; None if it has not, or not whole."""
+    row = finished(out / job.name)
+    return row if row is not None and row["job"] == job.described else None
