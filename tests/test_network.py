@@ -633,7 +633,7 @@ def test_without_a_file_the_network_and_field_are_named() -> None:
         ("kind: pool, kernel: 2, mode: mean", "mode: must be one of 'max', 'average', got 'mean'"),
         ("kind: add, input: a", "input: must be a list, got 'a'"),
         ("kind: linear, out: 4, pattern: pSC4", "pattern: unknown field"),
-        ("kind: covn", "'layer_norm', 'softmax', got 'covn'. Did you mean 'conv'?"),
+        ("kind: covn", "'softmax', 'shuffle', got 'covn'. Did you mean 'conv'?"),
     ],
 )
 def test_fields_out_of_range(tmp_path: Path, fields: str, text: str) -> None:

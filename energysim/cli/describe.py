@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from energysim.axes import Dim, Shape
 from energysim.cli.render import COUNTS, number, unit_for
-from energysim.network import NETWORK_INPUT, Layer, LayerKind, Network
+from energysim.network import NETWORK_INPUT, Activation, Layer, LayerKind, Network, Shuffle
+from energysim.network.activate import usual_activations
+from energysim.network.wiring import Channel, Wiring
 from energysim.sparsity import Pattern, coverage
 from energysim.yamlio import to_yaml
 
@@ -30,6 +32,8 @@ def network_yaml(network: Network) -> str:
         back from the same folder; masks given in Python are only described.
     """
     head: dict[str, Any] = {"name": network.name, "source": network.source}
+    own = _own_activation(network)
+    usual = usual_activations(network.layers, own)
     if network.masks is not None:
         head["masks"] = network.masks
     if network.missing:
@@ -44,17 +48,51 @@ def network_yaml(network: Network) -> str:
         f"# {len(network.layers)} layers, {_figure(network.parameters)} parameters, "
         f"{_figure(network.macs)} MACs, {_figure(network.effective_macs)} effective"
     )
-    lines += [f"input: {list(network.input_size)}  # channels, height, width", "layers:"]
+    lines.append(f"input: {list(network.input_size)}  # channels, height, width")
+    if own is not Activation.RELU:
+        lines.append(f"activation: {own}  # of layers that say nothing of their own")
+    lines.append("layers:")
     records = []
+    wiring = Wiring({NETWORK_INPUT: network.input_size[0]})
     previous = NETWORK_INPUT
-    for layer in network.layers:
-        fields = dict(_fields(layer, previous))
-        records.append("  - {" + ", ".join(f"{key}: {_flow(fields[key])}" for key in fields) + "}")
-        previous = layer.name
-    width = min(max(map(len, records)), LONGEST_RECORD)
-    for layer, record in zip(network.layers, records, strict=True):
-        lines.append(f"{record:{width}}  # {_comment(layer)}")
+    for each in _in_order(network):
+        if isinstance(each, Shuffle):
+            fields = dict(_shuffle_fields(each))
+            wiring.take_up(each)
+        else:
+            fields = dict(_fields(each, previous, wiring))
+            if each.activation is not usual[each.name]:
+                fields["activation"] = str(each.activation)
+            wiring.widths[each.name] = each.output[0]
+        record = "  - {" + ", ".join(f"{key}: {_flow(fields[key])}" for key in fields) + "}"
+        records.append((record, _comment(each) if isinstance(each, Layer) else ""))
+        previous = each.name
+    width = min(max(len(record) for record, _ in records), LONGEST_RECORD)
+    lines += [
+        f"{record:{width}}  # {comment}" if comment else record for record, comment in records
+    ]
     return "\n".join(lines) + "\n"
+
+
+def _own_activation(network: Network) -> Activation:
+    """The activation function of a network that fewest of its layers differ from."""
+
+    def others(own: Activation) -> int:
+        usual = usual_activations(network.layers, own)
+        return sum(layer.activation is not usual[layer.name] for layer in network.layers)
+
+    choices: tuple[Activation, ...] = (Activation.RELU, *Activation)
+    return min(choices, key=others)
+
+
+def _in_order(network: Network) -> Iterator[Layer | Shuffle]:
+    """Layers, and the shuffles where they stand between them."""
+    waiting = list(network.shuffles)
+    for at, layer in enumerate(network.layers):
+        while waiting and waiting[0].before <= at:
+            yield waiting.pop(0)
+        yield layer
+    yield from waiting
 
 
 def pattern_yaml(pattern: Pattern) -> str:
@@ -132,12 +170,31 @@ def _flow(value: object) -> str:
     return to_yaml(value).removesuffix("\n").removesuffix("\n...")
 
 
-def _fields(layer: Layer, previous: str) -> Iterator[tuple[str, Any]]:
+def _shuffle_fields(shuffle: Shuffle) -> Iterator[tuple[str, Any]]:
+    yield "name", shuffle.name
+    yield "kind", "shuffle"
+    yield "input", _one_or_list(shuffle.inputs)
+    if shuffle.channels is not None:
+        yield "channels", _plain(shuffle.channels)
+    if shuffle.part is not None:
+        yield "part", list(shuffle.part)
+    yield "groups", shuffle.groups
+
+
+def _one_or_list(names: tuple[str, ...]) -> str | list[str]:
+    return names[0] if len(names) == 1 else list(names)
+
+
+def _plain(channels: int | tuple[int, ...]) -> int | list[int]:
+    return channels if isinstance(channels, int) else list(channels)
+
+
+def _fields(layer: Layer, previous: str, wiring: Wiring) -> Iterator[tuple[str, Any]]:
     """Fields of one layer's record, without those that have their default value."""
     shape = layer.shape
     yield "name", layer.name
     yield "kind", str(layer.kind)
-    yield from _reads(layer, previous)
+    yield from _reads(layer, previous, wiring)
     if layer.kind in (LayerKind.CONV, LayerKind.TRANSPOSED, LayerKind.LINEAR):
         yield "out", layer.output[0]
     if layer.kind in (LayerKind.CONV, LayerKind.DEPTHWISE, LayerKind.POOL):
@@ -160,13 +217,47 @@ def _fields(layer: Layer, previous: str) -> Iterator[tuple[str, Any]]:
         yield "mode", str(layer.mode)
 
 
-def _reads(layer: Layer, previous: str) -> Iterator[tuple[str, Any]]:
+def _reads(layer: Layer, previous: str, wiring: Wiring) -> Iterator[tuple[str, Any]]:
+    if layer.picked is not None:
+        yield from _picked(layer.inputs, layer.picked, wiring)
+        return
     if len(layer.inputs) > 1:
         yield "input", list(layer.inputs)
     elif layer.inputs != (previous,):
         yield "input", layer.inputs[0]
     if layer.channels is not None:
         yield "channels", layer.channels
+
+
+def _picked(
+    inputs: tuple[str, ...], picked: tuple[int, ...], wiring: Wiring
+) -> Iterator[tuple[str, Any]]:
+    """Fields of channels in an order of their own: a shuffle, a part, or else all their numbers."""
+    every = wiring.joined(inputs)
+    read = [every[number] for number in picked]
+    for names, channels in (
+        *(((name,), dealt) for name, dealt in reversed(wiring.shuffles.items())),
+        (inputs, every),
+    ):
+        found = _part_of(channels, read)
+        if found is not None:
+            yield "input", _one_or_list(names)
+            if found != (1, 1):
+                yield "part", list(found)
+            return
+    yield "input", _one_or_list(inputs)
+    yield "channels", list(picked)
+
+
+def _part_of(channels: Sequence[Channel], read: list[Channel]) -> tuple[int, int] | None:
+    """Which of how many equal parts of some channels others are, None where they are none."""
+    size = len(read)
+    if len(channels) % size:
+        return None
+    for start in range(0, len(channels), size):
+        if list(channels[start : start + size]) == read:
+            return start // size + 1, len(channels) // size
+    return None
 
 
 def _window(layer: Layer) -> Iterator[tuple[str, Any]]:

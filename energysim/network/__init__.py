@@ -20,6 +20,8 @@ from energysim.network.spec import (
     NormSpec,
     PatternSpec,
     PoolSpec,
+    ShuffleSpec,
+    SoftmaxSpec,
     TransposedSpec,
 )
 from energysim.network.types import (
@@ -32,6 +34,7 @@ from energysim.network.types import (
     Over,
     Pair,
     PoolMode,
+    Shuffle,
     Volume,
 )
 
@@ -60,6 +63,9 @@ __all__ = [
     "PoolMode",
     "PoolSpec",
     "Positions",
+    "Shuffle",
+    "ShuffleSpec",
+    "SoftmaxSpec",
     "TransposedSpec",
     "Volume",
     "build_network",

@@ -7,9 +7,11 @@ from dataclasses import replace
 
 from energysim.axes import Shape
 from energysim.errors import InputError, InputErrors, did_you_mean
+from energysim.network.activate import usual_activations
 from energysim.network.report import Location, Place, Positions, Report
-from energysim.network.shapes import Combiner, combined_shape, joined, pair, produced, reader_shape
+from energysim.network.shapes import Combiner, Reader, combined_shape, pair, produced, reader_shape
 from energysim.network.spec import (
+    AddSpec,
     ConvSpec,
     DepthwiseSpec,
     LayerSpec,
@@ -19,22 +21,29 @@ from energysim.network.spec import (
     PatternField,
     PatternSpec,
     PoolSpec,
+    ShuffleSpec,
     TransposedSpec,
 )
 from energysim.network.types import (
     NETWORK_INPUT,
+    Activation,
     Layer,
     Network,
     Pair,
+    Shuffle,
     Volume,
     laid_over,
     masked,
     pattern_of,
 )
+from energysim.network.wiring import Reads, Wiring, misread, numbers_of, volume_read
 from energysim.sparsity import SIDE, MaskFile, Pattern, get_pattern, problems_of
 
 Convolution = ConvSpec | DepthwiseSpec | TransposedSpec
 """Records of layers that a batch norm can be folded into."""
+
+LayerRecord = Reader | Combiner
+"""Records of layers, as against names for channels of theirs."""
 
 
 def build_network(
@@ -103,8 +112,9 @@ def _build_variant(
             f"network {spec.name!r} needs either `input:` and `layers:`, or `base:` and `pattern:`",
         )
         return None
-    if spec.input is not None:
-        report.add(("input",), f"a variant has the input of its base {spec.base!r}: leave it out")
+    for key, given in (("input", spec.input), ("activation", spec.activation)):
+        if given is not None:
+            report.add((key,), f"a variant has the {key} of its base {spec.base!r}: leave it out")
     if spec.base == spec.name:
         report.add(("base",), f"network {spec.name!r} names itself as its base")
         return None
@@ -136,6 +146,7 @@ def _build_variant(
         base.name,
         pattern.name,
         missing=base.missing + spec.missing,
+        shuffles=base.shuffles,
     )
 
 
@@ -194,6 +205,8 @@ def _build_layers(
     sizes: dict[str, Volume | None] = {NETWORK_INPUT: spec.input}
     all_names = {record.name for record in records}
     layers: list[Layer] = []
+    wiring = Wiring({NETWORK_INPUT: spec.input[0]} if spec.input else {})
+    shuffles: list[Shuffle] = []
     previous = NETWORK_INPUT
     for index, record in enumerate(records):
         at = Place(report, index, record.name)
@@ -201,16 +214,24 @@ def _build_layers(
         for name in inputs:
             if name not in sizes:
                 at.problem("input", _bad_reference(name, record.name, all_names, list(sizes)))
-        layer = _build_layer(record, inputs, tuple(sizes.get(name) for name in inputs), at)
+        read = tuple(sizes.get(name) for name in inputs)
+        if isinstance(record, ShuffleSpec):
+            shuffle = _shuffle(record, inputs, before=index - len(shuffles))
+            size = _build_shuffle(record, shuffle, read, wiring, at)
+            shuffles.append(shuffle)
+        else:
+            layer = _build_layer(record, inputs, read, wiring, at, seed=index - len(shuffles))
+            size = layer.output if layer is not None else None
+            if layer is not None:
+                layers.append(layer)
+                wiring.widths[layer.name] = layer.output[0]
         if record.name == NETWORK_INPUT:
             at.problem("name", "a layer can't be named 'input': it stands for the network's input")
         elif record.name in sizes:
             at.problem("name", "there is an earlier layer of the same name; names must be unique")
             sizes[record.name] = None  # whoever reads it may mean either
         else:
-            sizes[record.name] = layer.output if layer is not None else None
-        if layer is not None:
-            layers.append(layer)
+            sizes[record.name] = size
         previous = record.name
     if spec.input is None or report.problems:
         return None
@@ -218,12 +239,25 @@ def _build_layers(
     return Network(
         spec.name,
         spec.source,
-        tuple(layers),
+        _activated(layers, records, spec.activation or Activation.RELU),
         spec.input,
         None,
         pattern,
         missing=spec.missing,
+        shuffles=tuple(shuffles),
     )
+
+
+def _activated(
+    layers: list[Layer], records: tuple[LayerSpec, ...], own: Activation
+) -> tuple[Layer, ...]:
+    """Give each layer the activation function that its record says, or else its usual one."""
+    found = usual_activations(layers, own)
+    for record in records:
+        said: Activation | None = getattr(record, "activation", None)
+        if said is not None:
+            found[record.name] = said
+    return tuple(replace(layer, activation=found[layer.name]) for layer in layers)
 
 
 def _inputs_of(record: LayerSpec, previous: str) -> tuple[str, ...]:
@@ -238,38 +272,105 @@ def _bad_reference(name: str, reader: str, all_names: set[str], earlier: list[st
     return f"reads {name!r}, but there is no such layer.{did_you_mean(name, earlier)}"
 
 
+def _shuffle(record: ShuffleSpec, inputs: tuple[str, ...], *, before: int) -> Shuffle:
+    return Shuffle(record.name, inputs, record.groups, before, record.channels, record.part)
+
+
+def _build_shuffle(
+    record: ShuffleSpec,
+    shuffle: Shuffle,
+    sizes: tuple[Volume | None, ...],
+    wiring: Wiring,
+    at: Place,
+) -> Volume | None:
+    """Take up a name for channels in another order; its size, None where it can't be known."""
+    known = [size for size in sizes if size is not None]
+    size = _size_read(record, shuffle.inputs, known, at) if len(known) == len(sizes) else None
+    if size is not None and size[0] % record.groups:
+        at.problem("groups", f"groups: {record.groups} must divide the {size[0]} channels")
+        return None
+    if size is not None:
+        wiring.take_up(shuffle)
+    return size
+
+
+def _size_read(
+    record: Reader | ShuffleSpec, inputs: tuple[str, ...], known: list[Volume], at: Place
+) -> Volume | None:
+    """Size of what a record reads."""
+    volume = volume_read(inputs, known, at)
+    if volume is None:
+        return None
+    total, height, width = volume
+    problem = misread(record.channels, record.part, total)
+    if problem is not None:
+        at.problem(*problem)
+        return None
+    return len(numbers_of(record.channels, record.part, total)), height, width
+
+
+def _reads(record: Reader, inputs: tuple[str, ...], wiring: Wiring) -> Reads:
+    """What a layer reads in terms of other layers, as the record says it where it can."""
+    first, shuffled = record.channels, wiring.shuffles.keys() & set(inputs)
+    if not shuffled and record.part is None and not isinstance(first, tuple):
+        return Reads(inputs, first, None)
+    every = wiring.joined(inputs)
+    numbers = numbers_of(record.channels, record.part, len(every))
+    return Reads.of([every[number] for number in numbers], wiring.widths)
+
+
 def _build_layer(
-    record: LayerSpec, inputs: tuple[str, ...], sizes: tuple[Volume | None, ...], at: Place
+    record: LayerRecord,
+    inputs: tuple[str, ...],
+    sizes: tuple[Volume | None, ...],
+    wiring: Wiring,
+    at: Place,
+    *,
+    seed: int,
 ) -> Layer | None:
     """Find the shape of one layer; None where it can't be known."""
     known = [size for size in sizes if size is not None]
     pattern = "dense"
     if isinstance(record, ConvSpec | DepthwiseSpec):
         pattern = _own_pattern(record, at)
+    shuffled = [name for name in inputs if name in wiring.shuffles]
+    if isinstance(record, Combiner) and shuffled:
+        at.problem("input", f"{_of_whole_layers(record)}, and {shuffled[0]!r} is a shuffle")
+        return None
     if len(known) < len(sizes):
         return None
     shape: Shape | None
     if isinstance(record, Combiner):
+        reads = Reads(inputs, None, None)
         shape = combined_shape(record, inputs, known, at)
     else:
-        size = joined(record.channels, inputs, known, at)
-        shape = reader_shape(record, size, at) if size is not None else None
+        size = _size_read(record, inputs, known, at)
+        if size is None:
+            return None
+        reads = _reads(record, inputs, wiring)
+        shape = reader_shape(record, size, at)
     if shape is None:
         return None
     return Layer(
         record.name,
         record.kind,
         shape,
-        inputs,
+        reads.inputs,
         pattern,
-        seed=at.index,
+        seed=seed,
         bias=isinstance(record, Convolution | LinearSpec) and record.bias,
         batch_norm=isinstance(record, Convolution) and record.batch_norm,
         mode=record.mode if isinstance(record, PoolSpec) else None,
-        channels=None if isinstance(record, Combiner) else record.channels,
+        channels=reads.channels,
+        picked=reads.picked,
         over=record.over if isinstance(record, MatmulSpec) else None,
         volume=produced(record, known),
     )
+
+
+def _of_whole_layers(record: Combiner) -> str:
+    article = "an" if isinstance(record, AddSpec) else "a"
+    return f"{article} {record.kind} takes whole layers, channel by channel"
 
 
 def _own_pattern(record: ConvSpec | DepthwiseSpec, at: Place) -> str:

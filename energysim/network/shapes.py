@@ -15,42 +15,17 @@ from energysim.network.spec import (
     PadField,
     PairField,
     PoolSpec,
+    SoftmaxSpec,
     TransposedSpec,
 )
 from energysim.network.types import Over, Pair, Volume
+from energysim.network.wiring import operands
 
-Reader = ConvSpec | DepthwiseSpec | TransposedSpec | LinearSpec | PoolSpec | NormSpec
+Reader = ConvSpec | DepthwiseSpec | TransposedSpec | LinearSpec | PoolSpec | NormSpec | SoftmaxSpec
 """Records of layers that read one volume, joined or not."""
 
 Combiner = AddSpec | MultiplySpec | MatmulSpec
 """Records of layers that read several volumes, each by itself."""
-
-
-def joined(
-    wanted: int | None, inputs: tuple[str, ...], sizes: list[Volume], at: Place
-) -> Volume | None:
-    """Size of what a layer reads: the channels of all inputs together, or as many as it wants.
-
-    Nothing is moved for it. Each channel is read where its producer put it, so which of them are
-    read, and in which order (a channel shuffle), makes no difference to any count.
-    """
-    _, height, width = sizes[0]
-    if any(size[1:] != (height, width) for size in sizes):
-        at.problem(
-            "input",
-            "height and width of layers that are read together must be equal, got"
-            f" {_operands(inputs, sizes)}",
-        )
-        return None
-    channels = sum(size[0] for size in sizes)
-    if wanted is not None and wanted > channels:
-        at.problem("channels", f"there are {channels} channels to read, got {wanted}")
-        return None
-    return wanted or channels, height, width
-
-
-def _operands(inputs: tuple[str, ...], sizes: list[Volume]) -> str:
-    return ", ".join(f"{name!r} {list(size)}" for name, size in zip(inputs, sizes, strict=True))
 
 
 def reader_shape(record: Reader, size: Volume, at: Place) -> Shape | None:
@@ -67,7 +42,7 @@ def reader_shape(record: Reader, size: Volume, at: Place) -> Shape | None:
             return Shape((1, 1, record.out, channels * height * width, 1, 1, 1, 1))
         case PoolSpec():
             return _pool_shape(record, size, at)
-        case NormSpec():
+        case NormSpec() | SoftmaxSpec():
             return Shape((1, channels, 1, 1, height, width, 1, 1), size=(height, width))
 
 
@@ -153,7 +128,7 @@ def _multiply_shape(inputs: tuple[str, ...], sizes: list[Volume], at: Place) -> 
     at.problem(
         "input",
         f"the second operand must be as large as the first or have size [{channels}, 1, 1], got"
-        f" {_operands(inputs, sizes)}",
+        f" {operands(inputs, sizes)}",
     )
     return None
 
@@ -174,7 +149,7 @@ def _matmul_shape(
         at.problem(
             "input",
             f"the first operand has {channels} channels and the second {what}{summed} to sum over;"
-            f" they must be equal, got {_operands(inputs, sizes)}",
+            f" they must be equal, got {operands(inputs, sizes)}",
         )
         return None
     if second % groups:
@@ -194,7 +169,7 @@ def _add_shape(inputs: tuple[str, ...], sizes: list[Volume], at: Place) -> Shape
         at.problem(
             "input",
             "channels, height and width of the operands must be equal, got"
-            f" {_operands(inputs, sizes)}",
+            f" {operands(inputs, sizes)}",
         )
         return None
     channels, height, width = sizes[0]

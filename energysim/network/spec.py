@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from energysim.network.types import LayerKind, Over, PoolMode
+from energysim.network.types import Activation, LayerKind, Over, PoolMode
 
 LIMIT = 2**20
 """Every integer of a network file is smaller than this."""
@@ -51,10 +51,23 @@ class _LayerSpec(_Spec):
 
 class _Reader(_LayerSpec):
     input: Name | Annotated[tuple[Name, ...], Field(min_length=1)] | None = None
-    """an earlier layer, or ``input`` for the network's input; by default the layer before. A list
-    joins the channels of several (concatenation)"""
-    channels: Count | None = None
-    """read only so many of the input's channels (channel split); by default all"""
+    """an earlier layer or shuffle, or ``input`` for the network's input; by default the one before.
+    A list joins the channels of several (concatenation)"""
+    channels: Count | Annotated[tuple[Margin, ...], Field(min_length=1)] | None = None
+    """read only the first so many of the input's channels (channel split), or those of a list, in
+    its order, numbered from 0; by default all"""
+    part: tuple[Count, Count] | None = None
+    """[i, n]: read only the i-th of n equal parts of the input's channels, i from 1; in place of
+    ``channels``"""
+
+
+class _Activated(_LayerSpec):
+    activation: Activation | None = None
+    """function of each element produced, after the layer's batch norm: ``none``, ``relu``,
+    ``relu6``, ``sigmoid``, ``swish`` or ``gelu``; it costs nothing. By default conv, depthwise,
+    transposed, linear, batch_norm and add layers have that of the network, and others have none;
+    nor have layers that nobody reads (outputs), or that only adds read: in a residual block the sum
+    has it"""
 
 
 class _Window(_Reader):
@@ -67,7 +80,7 @@ class _Window(_Reader):
     """distance between taps, one integer or [height, width]"""
 
 
-class ConvSpec(_Window):
+class ConvSpec(_Window, _Activated):
     """A convolution."""
 
     kind: Literal[LayerKind.CONV]
@@ -86,7 +99,7 @@ class ConvSpec(_Window):
     """pre-defined sparse kernels of this layer: a name, N:M such as 2:4, or own supports"""
 
 
-class DepthwiseSpec(_Window):
+class DepthwiseSpec(_Window, _Activated):
     """A convolution of every channel with one kernel of its own."""
 
     kind: Literal[LayerKind.DEPTHWISE]
@@ -101,7 +114,7 @@ class DepthwiseSpec(_Window):
     """pre-defined sparse kernels of this layer: a name, N:M such as 2:4, or own supports"""
 
 
-class TransposedSpec(_Reader):
+class TransposedSpec(_Reader, _Activated):
     """A transposed convolution whose patches don't overlap, as U-Nets enlarge.
 
     Each input pixel gives stride x stride output pixels of its own, so it is the 1x1 convolution to
@@ -122,7 +135,7 @@ class TransposedSpec(_Reader):
     """followed by batch normalisation (two parameters per channel)"""
 
 
-class LinearSpec(_Reader):
+class LinearSpec(_Reader, _Activated):
     """A fully connected layer over the flattened input."""
 
     kind: Literal[LayerKind.LINEAR]
@@ -168,7 +181,7 @@ class PoolSpec(_Reader):
     """``max`` or ``average``"""
 
 
-class AddSpec(_LayerSpec):
+class AddSpec(_Activated):
     """The element-wise sum of two or more layers."""
 
     kind: Literal[LayerKind.ADD]
@@ -177,7 +190,7 @@ class AddSpec(_LayerSpec):
     """two or more earlier layers of equal size"""
 
 
-class MultiplySpec(_LayerSpec):
+class MultiplySpec(_Activated):
     """The element-wise product of two layers."""
 
     kind: Literal[LayerKind.MULTIPLY]
@@ -186,11 +199,33 @@ class MultiplySpec(_LayerSpec):
     """two earlier layers of equal size, or the second with one element per channel (scale)"""
 
 
-class NormSpec(_Reader):
+class NormSpec(_Reader, _Activated):
     """A pass over all elements: each is read once, normalised, and written once."""
 
-    kind: Literal[LayerKind.BATCH_NORM, LayerKind.LAYER_NORM, LayerKind.SOFTMAX]
-    """``batch_norm``, ``layer_norm`` (two parameters per channel) or ``softmax`` (none)"""
+    kind: Literal[LayerKind.BATCH_NORM, LayerKind.LAYER_NORM]
+    """``batch_norm`` or ``layer_norm``, two parameters per channel"""
+
+
+class SoftmaxSpec(_Reader):
+    """A pass over all elements, as a norm without parameters."""
+
+    kind: Literal[LayerKind.SOFTMAX]
+    """``softmax``"""
+
+
+class ShuffleSpec(_Reader):
+    """Channels of earlier layers in another order, under a name of its own (channel shuffle).
+
+    It is no layer: nothing moves. Whoever reads it reads the channels where their layers put them.
+    With g groups of n channels, channel j of group i becomes channel ``j * g + i`` (X. Zhang, X.
+    Zhou, M. Lin, J. Sun, "ShuffleNet", CVPR 2018, section 3.1).
+    """
+
+    kind: Literal["shuffle"]
+    """``shuffle``"""
+    groups: Count
+    """into how many groups the channels are cut before they are dealt out in turn; 1 keeps their
+    order, and so names a part of them"""
 
 
 LayerSpec = Annotated[
@@ -202,7 +237,9 @@ LayerSpec = Annotated[
     | PoolSpec
     | AddSpec
     | MultiplySpec
-    | NormSpec,
+    | NormSpec
+    | SoftmaxSpec
+    | ShuffleSpec,
     Field(discriminator="kind"),
 ]
 
@@ -218,6 +255,8 @@ class NetworkSpec(_Spec):
     """anything a reader should know"""
     input: tuple[Count, Count, Count] | None = None
     """channels, height, width of the image"""
+    activation: Activation | None = None
+    """of every layer that has one and says nothing of its own, see there; by default ``relu``"""
     layers: tuple[LayerSpec, ...] | None = None
     """in the order of computation"""
     base: Name | None = None

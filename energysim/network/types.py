@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from energysim.axes import Dim, Shape, Tensor
 from energysim.errors import InputError, InputErrors, did_you_mean
@@ -212,6 +212,27 @@ def _own_mask(live: str, shape: Shape, pattern: str) -> Mask:
 
 
 @dataclass(frozen=True, slots=True)
+class Shuffle:
+    """Channels of earlier layers in another order, under a name of its own; it is no layer.
+
+    Layers that read it have the producers as :attr:`Layer.inputs`, and :attr:`Layer.picked`.
+    """
+
+    name: str
+    """unique in the network"""
+    inputs: tuple[str, ...]
+    """layers and shuffles whose channels it joins"""
+    groups: int
+    """into which the channels are cut before they are dealt out in turn"""
+    before: int
+    """how many layers stand before it"""
+    channels: int | tuple[int, ...] | None = None
+    """which channels of its inputs it has: the first so many, or a list"""
+    part: tuple[int, int] | None = None
+    """which channels of its inputs it has: the i-th of n equal parts, i from 1"""
+
+
+@dataclass(frozen=True, slots=True)
 class Network:
     """Layers in the order of computation, checked to fit together."""
 
@@ -232,6 +253,19 @@ class Network:
     """the file of masks, as the network file names it"""
     missing: tuple[str, ...] = ()
     """what it does beside its layers, which no result counts"""
+    shuffles: tuple[Shuffle, ...] = ()
+    """names of the file for channels in another order, for it to be written again"""
+
+    def counted(self) -> dict[str, Any]:
+        """Everything that a cost can depend on, as plain data.
+
+        Activation functions and the order of channels are no part of it: they cost nothing.
+        """
+        data = asdict(self)
+        del data["shuffles"]
+        for layer in data["layers"]:
+            del layer["activation"], layer["picked"]
+        return data
 
     @property
     def parameters(self) -> int:
