@@ -6,6 +6,7 @@ that the layers fit together and returns a :class:`Network`.
 
 from energysim.network.build import build_network
 from energysim.network.report import Location, Positions
+from energysim.network.scale import Scale
 from energysim.network.spec import (
     LIMIT,
     NAME_PATTERN,
@@ -63,6 +64,7 @@ __all__ = [
     "PoolMode",
     "PoolSpec",
     "Positions",
+    "Scale",
     "Shuffle",
     "ShuffleSpec",
     "SoftmaxSpec",
