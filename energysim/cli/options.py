@@ -106,6 +106,24 @@ pattern = click.option(
 )
 
 
+width = click.option(
+    "--width",
+    type=click.FloatRange(0, min_open=True),
+    default=1.0,
+    show_default=True,
+    metavar="FACTOR",
+    help="Make the network narrower or wider: a factor of the channels of all layers but the last, "
+    "rounded to multiples of 8.",
+)
+side = click.option(
+    "--input",
+    "side",
+    type=click.IntRange(1),
+    metavar="PIXELS",
+    help="Height and width of the image, in place of the network file's.",
+)
+
+
 def _objective(metavar: str, more: str) -> Callable[[Decorated], Decorated]:
     return click.option(
         "--objective",

@@ -98,8 +98,8 @@ def _text(
     studies: Sequence[Study], target: options.Target, picture: str | None, *, verbose: bool
 ) -> str:
     from energysim.cli import render
-    from energysim.version import VERSION
     from energysim.validation import report
+    from energysim.version import VERSION
 
     if target.form == "csv":
         return render.as_csv(report.records(studies))

@@ -131,4 +131,4 @@ def _repeated(split: Split, channels: int) -> Split:
 
 def _word(text: str) -> str:
     """Text as a part of a file name."""
-    return "".join(letter if letter.isalnum() or letter in "+-.:" else "-" for letter in text)
+    return "".join(letter if letter.isalnum() or letter in "+-._" else "-" for letter in text)

@@ -1,0 +1,487 @@
+"""``energysim train``: how well networks with sparse kernels tell images apart."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from energysim.cli import options
+from energysim.errors import did_you_mean
+from energysim.sparsity import PATTERNS
+
+if TYPE_CHECKING:
+    from energysim.cli.render import Grid
+    from energysim.train.data import Dataset
+    from energysim.train.grid import Attempt, Row
+    from energysim.train.job import Job
+    from energysim.train.recipe import Recipe
+    from energysim.train.run import Tick
+
+ALL = "all"
+MOST_SEEDS = 1000
+ASIDE = 3
+"""Exit status where some run came to nothing."""
+
+OWN = (
+    "epochs", "batch", "shards", "lr", "optimiser", "schedule", "warmup", "smoothing",
+    "augment", "validation", "stop_after",
+)  # fmt: skip
+"""Fields of a recipe that have an option."""
+
+
+def _words(_ctx: click.Context, _param: click.Parameter, text: str | None) -> tuple[str, ...]:
+    """Words with commas between."""
+    return tuple(word.strip() for word in text.split(",") if word.strip()) if text else ()
+
+
+def _patterns(
+    ctx: click.Context, param: click.Parameter, text: str | None
+) -> tuple[str | None, ...]:
+    """Names of patterns, or all of them; None = as the network file says."""
+    words = _words(ctx, param, text)
+    if ALL in words:
+        return tuple(PATTERNS)
+    return words or (None,)
+
+
+def seeds_named(_ctx: click.Context, _param: click.Parameter, text: str) -> tuple[int, ...]:
+    """Read seeds such as ``0``, ``0,3`` or ``0-4``.
+
+    Raises
+    ------
+    BadParameter
+        If it is something else.
+    """
+    found: list[int] = []
+    for word in text.split(","):
+        first, dash, last = word.strip().partition("-")
+        ends = (first, last) if dash else (first, first)
+        if not all(each.isascii() and each.isdigit() for each in ends):
+            raise click.BadParameter(f"'{word}' is no seed. Allowed: 0 or 0,3 or 0-4")
+        low, high = map(int, ends)
+        if not low <= high < low + MOST_SEEDS:
+            raise click.BadParameter(f"'{word}' is no range of up to {MOST_SEEDS} seeds")
+        found += range(low, high + 1)
+    return tuple(dict.fromkeys(found))
+
+
+def _choice(*names: str, **settings: Any) -> Callable[[options.Decorated], options.Decorated]:
+    """Option of a recipe."""
+    return click.option(*names, default=None, **settings)
+
+
+recipe_options = options.together(
+    _choice("--epochs", type=click.IntRange(1), help="Passes over the training images."),
+    _choice("--batch", type=click.IntRange(1, options.MOST_IMAGES), help="Images of a step."),
+    _choice(
+        "--shards",
+        type=click.IntRange(1, 1024),
+        help="Parts of a batch, each normalised by itself and computed by a core. The number of "
+        "cores changes no result, this does.",
+    ),
+    _choice("--lr", type=click.FloatRange(0, min_open=True), help="Largest learning rate."),
+    _choice("--optimiser", type=click.Choice(("sgd", "adam")), help="Rule of a step."),
+    _choice(
+        "--schedule",
+        type=click.Choice(("constant", "plateau", "cosine", "triangle")),
+        help="How the learning rate changes; multistep needs a recipe with milestones.",
+    ),
+    _choice("--warmup", type=click.IntRange(0), metavar="EPOCHS", help="Rise from 0 in these."),
+    _choice("--smoothing", type=click.FloatRange(0, 1, max_open=True), help="Label smoothing."),
+    _choice(
+        "--augment",
+        type=click.Choice(("auto", "none", "crop", "crop+flip")),
+        help="Change training images at random; auto does so with colour images.",
+    ),
+    _choice(
+        "--validation",
+        type=click.FloatRange(0, 1, max_open=True),
+        metavar="SHARE",
+        help="Share of the training images held out.",
+    ),
+    _choice(
+        "--stop-after",
+        type=click.IntRange(0),
+        metavar="EPOCHS",
+        help="Stop when the loss on images held out has not become smaller for so many.",
+    ),
+)
+
+
+@click.command("train")
+@click.option(
+    "--net",
+    "--nets",
+    "nets",
+    required=True,
+    metavar="NAME[,NAME]",
+    callback=_words,
+    shell_complete=options.complete_names("nets"),
+    help="Networks: names ('energysim list nets') or .yaml files.",
+)
+@click.option(
+    "--data",
+    default="digits",
+    show_default=True,
+    metavar="NAME|PATH",
+    help="Images: digits (bundled), shapes (drawn by a program), or a folder or file of CIFAR-10, "
+    "CIFAR-100, MNIST's form, Tiny ImageNet, a folder a class, or .npz; what it is, is found out.",
+)
+@click.option(
+    "--pattern",
+    "--patterns",
+    "patterns",
+    metavar="NAME[,NAME]|all",
+    callback=_patterns,
+    shell_complete=options.complete_words((*PATTERNS, ALL)),
+    help="Lay patterns of sparse kernels over the networks ('energysim list patterns').",
+)
+@click.option(
+    "--seed",
+    "--seeds",
+    "seeds",
+    default="0",
+    show_default=True,
+    metavar="0|0,3|0-4",
+    callback=seeds_named,
+    help="Of weights, order and augmentation; a run each.",
+)
+@options.width
+@options.side
+@click.option(
+    "--recipe",
+    "recipe_name",
+    default="default",
+    show_default=True,
+    metavar="NAME|FILE",
+    help="How to train: default, paper (150 epochs, as the authors of pre-defined periodic "
+    "sparsity), or a .yaml file. Options below override it.",
+)
+@recipe_options
+@click.option(
+    "--per-class",
+    type=click.IntRange(1),
+    metavar="COUNT",
+    help="Train on the first so many images of each class only.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("runs"),
+    show_default=True,
+    metavar="FOLDER",
+    help="Where runs are kept: checkpoint, log, weights, densities of activations, accuracy.csv. "
+    "What is done there is not run again, what was interrupted goes on.",
+)
+@click.option(
+    "--threads",
+    type=click.IntRange(1),
+    metavar="COUNT",
+    help="Cores to use; changes no result.  [default: a core a shard]",
+)
+@click.option(
+    "--backend",
+    type=click.Choice(("numpy", "torch")),
+    default="numpy",
+    show_default=True,
+    help="What computes; torch is an extra, for full size and GPUs.",
+)
+@click.option("--device", default="cpu", show_default=True, help="Of torch: cpu, cuda, cuda:1.")
+@options.print_format
+@options.output
+@options.quiet
+@click.option("-v", "--verbose", is_flag=True, help="Say how each layer is computed.")
+@click.pass_context
+def command(
+    context: click.Context,
+    /,
+    nets: tuple[str, ...],
+    data: str,
+    patterns: tuple[str | None, ...],
+    seeds: tuple[int, ...],
+    width: float,
+    side: int | None,
+    recipe_name: str,
+    per_class: int | None,
+    out: Path,
+    threads: int | None,
+    backend: str,
+    device: str,
+    print_format: str | None,
+    output: Path | None,
+    *,
+    quiet: bool,
+    verbose: bool,
+    **own: Any,
+) -> None:
+    """Train networks, with the same masks that 'run' counts, and measure their accuracy.
+
+    Every network, pattern and seed is a run of its own, kept in --out. The same command again goes
+    on where it was interrupted, skips what is done, and gives the same numbers.
+
+    \b
+    Example:
+      energysim train --net vgg16_ps --data digits --epochs 5 --seed 0
+      energysim train --net digits_cnn --patterns dense,PS4_P4,PS1_P9 --seeds 0-2 --out runs
+      energysim train --net resnet18 --width 0.25 --data shapes --epochs 2 --per-class 50
+    """  # noqa: D301 - click's mark is a backspace
+    from energysim import cache, catalog
+    from energysim.cli import render
+    from energysim.network import Scale
+    from energysim.train.data import load
+    from energysim.train.grid import run_all
+
+    target = options.target(output, print_format)
+    if target.form in ("parquet", "html"):
+        raise click.UsageError(f"train gives no {target.form}; choose one of table, csv, json, md")
+    recipe = _recipe(recipe_name, {key: own[key] for key in OWN if own[key] is not None})
+    if device != "cpu" and backend != "torch":
+        raise click.UsageError("--device belongs to --backend torch")
+    images = load(data, cache=cache.folder())
+    if per_class is not None:
+        images = images.subset(per_class=per_class)
+    scale = Scale(width, side, len(images.classes))
+    networks = [
+        catalog.load_network(net, pattern=pattern, scale=scale)
+        for net in nets
+        for pattern in patterns
+    ]
+    jobs = _jobs(networks, images, recipe, seeds, backend)
+    if not quiet:
+        _say_data(images, recipe)
+    if verbose:
+        _say_plans(jobs)
+    with _progress(jobs, quiet=quiet) as show:
+        attempts = []
+        for attempt in run_all(
+            jobs, out, threads=threads, device=device, tell=show.tell, begin=show.begin
+        ):
+            show.end(attempt)
+            attempts.append(attempt)
+    rows = [attempt.row for attempt in attempts if attempt.row is not None]
+    if rows:
+        render.print_text(_text(rows, target), target)
+    if not quiet:
+        render.say(f"{len(rows)} of {len(jobs)} runs in {out}, table in {out / 'accuracy.csv'}")
+    if len(rows) < len(jobs):
+        context.exit(ASIDE)
+
+
+def _recipe(name: str, own: dict[str, Any]) -> Recipe:
+    """The recipe of a name or a file, with what the options say otherwise.
+
+    Raises
+    ------
+    BadParameter
+        If there is none, or the options don't go together.
+    """
+    from pydantic import ValidationError
+
+    from energysim.train.recipe import RECIPES, Recipe
+    from energysim.yamlio import load_model
+
+    if name in RECIPES:
+        recipe = RECIPES[name]
+    elif Path(name).suffix in (".yaml", ".yml"):
+        recipe, _ = load_model(Path(name), Recipe)
+    else:
+        hint = did_you_mean(name, RECIPES) or f" Known: {', '.join(RECIPES)}, or a .yaml file"
+        raise click.BadParameter(f"no recipe named '{name}'.{hint}", param_hint="'--recipe'")
+    given = recipe.model_dump() | own
+    if "schedule" in own:
+        given["milestones"] = ()
+    try:
+        return Recipe.model_validate(given)
+    except ValidationError as error:
+        text = "; ".join(each["msg"].removeprefix("Value error, ") for each in error.errors())
+        raise click.UsageError(text) from None
+
+
+def _jobs(
+    networks: Sequence[Any], images: Dataset, recipe: Recipe, seeds: Sequence[int], backend: str
+) -> list[Job]:
+    """All runs, without repeats; networks that can't be trained are refused before any runs."""
+    from energysim.errors import InputErrors
+    from energysim.train.job import Job
+    from energysim.train.model import untrainable
+
+    problems = [problem for network in networks for problem in untrainable(network)]
+    if problems:
+        raise InputErrors(dict.fromkeys(problems))
+    jobs = [Job(network, images, recipe, seed, backend) for network in networks for seed in seeds]
+    return list({job.name: job for job in jobs}.values())
+
+
+# -- what is said ----------------------------------------------------------------------------------
+
+
+def _say_data(images: Dataset, recipe: Recipe) -> None:
+    from energysim.cli.render import say
+    from energysim.train.recipe import Augment
+
+    drawn = ", SYNTHETIC: drawn by a program, tells nothing of real images"
+    size = " x ".join(map(str, images.shape))
+    say(
+        f"data: {images.layout}; {len(images.train):,} images to train on, {len(images.test):,} to"
+        f" test, {size}, {len(images.classes)} classes{drawn if images.synthetic else ''}"
+    )
+    for note in images.notes:
+        say(f"  {note}")
+    changed = recipe.augmentation(images)
+    if recipe.augment is Augment.AUTO:
+        how = "cropped and flipped at random" if changed.padding else "not changed"
+        say(f"  training images are {how} (--augment)")
+
+
+def _say_plans(jobs: Sequence[Job]) -> None:
+    """Say how each layer of each network is computed."""
+    from energysim.cli.render import say
+    from energysim.train.model import Model
+
+    for network in {job.network.name: job.network for job in jobs}.values():
+        say(f"{network.name}:")
+        batch = max(1, jobs[0].recipe.batch // jobs[0].recipe.shards)
+        for name, plan in Model.of(network, batch=batch).plans.items():
+            say(f"  {name}: {plan}")
+
+
+class _Show:
+    """What a user sees of runs on their way: a line an epoch, and on a terminal a bar.
+
+    Parameters
+    ----------
+    jobs : sequence of Job
+    bar : rich.progress.Progress or None
+    quiet : bool
+    """
+
+    def __init__(self, jobs: Sequence[Job], bar: Any, *, quiet: bool) -> None:
+        self.many, self.bar, self.quiet = len(jobs), bar, quiet
+        self.number = 0
+        self.task: Any = None
+
+    def begin(self, job: Job) -> None:
+        """A run begins."""
+        if self.bar is not None:
+            self.task = self.bar.add_task(self._words(job), total=None)
+
+    def tell(self, tick: Tick) -> None:
+        """A step or an epoch is over."""
+        if self.bar is not None:
+            done = (tick.epoch - 1) * tick.steps + tick.step
+            total = tick.job.recipe.epochs * tick.steps
+            words = f"{self._words(tick.job)} epoch {tick.epoch}, {tick.speed:,.0f} images/s"
+            self.bar.update(self.task, completed=done, total=total, description=words)
+        if tick.record is None or self.quiet:
+            return
+        record = tick.record
+        held = record.get("validation_top1")
+        checked = "" if held is None else f"held out {held:.2%}, "
+        self._say(
+            f"{self._words(tick.job)} epoch {tick.epoch}/{tick.job.recipe.epochs}: loss"
+            f" {record['train_loss']:.3f}, train {record['train_top1']:.2%}, {checked}"
+            f"test {record['test_top1']:.2%}, {record['images_per_second']:,.0f} images/s"
+        )
+
+    def end(self, attempt: Attempt) -> None:
+        """A run is over, or needed none."""
+        self.number += 1
+        if self.bar is not None and self.task is not None:
+            self.bar.remove_task(self.task)
+            self.task = None
+        if attempt.problem is not None:
+            self._say(f"Error: {attempt.problem}")
+        elif attempt.skipped and not self.quiet:
+            self._say(f"{attempt.job.network.name} seed {attempt.job.seed}: done before")
+
+    def _words(self, job: Job) -> str:
+        place = f"[{self.number + 1}/{self.many}] " if self.many > 1 else ""
+        return f"{place}{job.network.name} seed {job.seed}"
+
+    def _say(self, text: str) -> None:
+        if self.bar is not None:
+            self.bar.console.print(text, highlight=False, markup=False)
+        else:
+            click.echo(text, err=True)
+
+
+@contextmanager
+def _progress(jobs: Sequence[Job], *, quiet: bool) -> Iterator[_Show]:
+    if quiet or not sys.stderr.isatty():
+        yield _Show(jobs, None, quiet=quiet)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    words = TextColumn("{task.description}", markup=False)
+    bar = Progress(
+        words, BarColumn(), TimeRemainingColumn(), console=Console(stderr=True), transient=True,
+        get_time=time.monotonic,
+    )  # fmt: skip
+    with bar:
+        yield _Show(jobs, bar, quiet=quiet)
+
+
+def _text(rows: Sequence[Row], target: options.Target) -> str:
+    from energysim.cli.render import as_json, grid_text
+    from energysim.train.record import COLUMNS, to_csv
+
+    if target.form == "csv":
+        return to_csv(rows, COLUMNS)
+    if target.form == "json":
+        return as_json([{name: row[name] for name in COLUMNS} for row in rows])
+    return grid_text(_grid(rows), target)
+
+
+def _grid(rows: Sequence[Row]) -> Grid:
+    """One row a network and pattern; several seeds as mean and spread."""
+    from energysim.cli.render import COUNTS, Column, Grid, number, numbers, unit_for
+    from energysim.train.grid import summary
+
+    found = summary(rows)
+
+    def figures(name: str, values: Sequence[float]) -> Column:
+        column = numbers(name, values, COUNTS)
+        return Column(column.heading, column.cells)
+
+    columns = [
+        Column("network", [row["network"] for row in found], right=False, narrow="cut"),
+        Column("pattern", [row["pattern"] for row in found], right=False),
+        Column("top-1 [%]", [_share(row, "top1") for row in found]),
+    ]
+    if any(row["top5"] is not None for row in found):
+        columns.append(Column("top-5 [%]", [_share(row, "top5") for row in found]))
+    columns += [
+        Column("seeds", [str(row["seeds"]) for row in found]),
+        Column("epochs", [str(row["epochs"]) for row in found]),
+        figures("parameters", [row["parameters"] for row in found]),
+        figures("MACs", [row["macs"] for row in found]),
+        figures("effective", [row["effective_macs"] for row in found]),
+    ]
+    first = found[0]
+    factor, unit = unit_for([first["test_images"]], COUNTS)
+    size = f"{number(first['test_images'], factor)}{unit}"
+    footer = [f"after the last epoch, on {size} test images of {first['dataset']}"]
+    if any(row["seeds"] > 1 for row in found):
+        footer.append("mean ± standard deviation over seeds")
+    if first["synthetic"]:
+        footer.append("SYNTHETIC images, drawn by a program: no evidence of real ones")
+    notes = first["dataset_notes"]
+    return Grid(
+        tuple(columns),
+        f"accuracy on {first['dataset']}" + (f" ({notes})" if notes else ""),
+        tuple(footer),
+    )
+
+
+def _share(row: Row, word: str) -> str:
+    value, spread = row[word], row[f"{word}_std"]
+    if value is None:
+        return "-"
+    return f"{100 * value:.2f}" + ("" if spread is None else f" ± {100 * spread:.2f}")

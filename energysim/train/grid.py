@@ -1,0 +1,113 @@
+"""Many runs of training in one folder: each once, whoever works on it and however often."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from energysim.errors import EnergysimError
+from energysim.train.job import Job
+from energysim.train.run import (
+    BusyError,
+    DivergedError,
+    Tell,
+    make_folder,
+    row_if_done,
+    train,
+    write_table,
+)
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What became of a job."""
+
+    job: Job
+    row: Row | None
+    """of the finished run"""
+    problem: EnergysimError | None = None
+    """why there is none"""
+    skipped: bool = False
+    """whether it had been run before"""
+
+
+def run_all(
+    jobs: Iterable[Job],
+    out: Path,
+    *,
+    threads: int | None = None,
+    device: str = "cpu",
+    tell: Tell | None = None,
+    begin: Callable[[Job], None] | None = None,
+) -> Iterator[Attempt]:
+    """Run what has not been run, one after another, and keep the table of all up to date.
+
+    Parameters
+    ----------
+    jobs : iterable of Job
+    out : Path
+        Folder of runs; each gets a folder of its own in it.
+    threads, device, tell
+        As for :func:`~energysim.train.run.train`.
+    begin : callable, optional
+        Is told of each job before it runs.
+
+    Yields
+    ------
+    Attempt
+        In the order of the jobs. Runs that diverge or that another process works on are told and
+        left out.
+
+    Raises
+    ------
+    InputError
+        If the folder can't be used.
+    KeyboardInterrupt
+        When interrupted; says what is kept.
+    """
+    make_folder(out)
+    for job in jobs:
+        row = row_if_done(job, out)
+        if row is not None:
+            yield Attempt(job, row, skipped=True)
+            continue
+        if begin is not None:
+            begin(job)
+        try:
+            outcome = train(job, out / job.name, threads=threads, device=device, tell=tell)
+        except (DivergedError, BusyError) as error:
+            yield Attempt(job, None, error)
+        else:
+            yield Attempt(job, outcome.row)
+        write_table(out)
+    write_table(out)
+
+
+def summary(rows: Iterable[Row]) -> list[Row]:
+    """Mean and spread over seeds, a row a network, pattern, data set and recipe.
+
+    Returns
+    -------
+    list of dict
+        ``top1`` is the mean, ``top1_std`` the standard deviation (of a sample, n - 1; None for one
+        seed), ``seeds`` their number; what is the same in all rows of a group stays.
+    """
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    keys = ("network", "pattern", "dataset", "recipe_sha256", "dataset_sha256", "backend")
+    for row in rows:
+        groups.setdefault(tuple(row[key] for key in keys), []).append(row)
+    return [_averaged(group) for group in groups.values()]
+
+
+def _averaged(group: list[Row]) -> Row:
+    found = dict(group[0]) | {"seeds": len(group)}
+    for word in ("top1", "top5", "best_top1"):
+        values = [row[word] for row in group if row[word] is not None]
+        found[word] = mean(values) if values else None
+        found[f"{word}_std"] = stdev(values) if len(values) > 1 else None
+    return found
