@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from energysim.model.yang2019 import LayerEnergy
     from energysim.network import Layer, Network
 
-COMMON = frozenset({"net", "pattern", "model", "print_format", "output", "quiet"})
+SCALE = frozenset({"width", "side", "classes"})
+COMMON = SCALE | {"net", "pattern", "model", "print_format", "output", "quiet"}
 USED = {
     "yang2019": COMMON | {"weight_format"},
     "systolic": COMMON | {"hw", "dataflow", "batch"},

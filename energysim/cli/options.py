@@ -123,6 +123,13 @@ side = click.option(
     help="Height and width of the image, in place of the network file's.",
 )
 
+classes = click.option(
+    "--classes",
+    type=click.IntRange(1),
+    metavar="COUNT",
+    help="Outputs of the last layer with weights, in place of the network file's.",
+)
+
 
 def _objective(metavar: str, more: str) -> Callable[[Decorated], Decorated]:
     return click.option(
@@ -374,6 +381,9 @@ run_options = together(
     run_hardware,
     objective,
     pattern,
+    width,
+    side,
+    classes,
     mapping,
     dataflow,
     residency,

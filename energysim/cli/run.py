@@ -59,6 +59,7 @@ def command(
     """  # noqa: D301 - click's mark is a backspace
     from energysim.cache import Cache, folder
     from energysim.catalog import load_hardware, load_network
+    from energysim.network import Scale
     from energysim.simulate import simulate
 
     target = options.target(output, print_format)
@@ -73,7 +74,8 @@ def command(
     _check_asked(what, target, mapping)
     if verbose:
         render.say_files(nets=net, hw=hw)
-    network, hardware = load_network(net, pattern=pattern), load_hardware(hw)
+    scale = Scale(*(settings.pop(word) for word in ("width", "side", "classes")))
+    network, hardware = load_network(net, pattern=pattern, scale=scale), load_hardware(hw)
     settings["cache"] = None if settings.pop("no_cache") else Cache(folder())
     settings |= _files(network, mapping, activations)
     if layer is not None:
@@ -141,10 +143,12 @@ def _files(network: Network, mapping: Path | None, activations: Path | None) -> 
 def _closed_form(context: click.Context, net: str, hw: str | None, target: options.Target) -> None:
     from energysim.catalog import load_hardware, load_network
     from energysim.cli.closed_form import check_options, show_systolic, show_yang2019
+    from energysim.network import Scale
 
     check_options(context, target)
     given = context.params
-    network = load_network(net, pattern=given["pattern"])
+    scale = Scale(given["width"], given["side"], given["classes"])
+    network = load_network(net, pattern=given["pattern"], scale=scale)
     if given["model"] == "yang2019":
         show_yang2019(network, given["weight_format"], target)
         return

@@ -247,6 +247,7 @@ def command(
     if per_class is not None:
         images = images.subset(per_class=per_class)
     scale = Scale(width, side, len(images.classes))
+    _refuse(nets)
     networks = [
         catalog.load_network(net, pattern=pattern, scale=scale)
         for net in nets
@@ -303,17 +304,29 @@ def _recipe(name: str, own: dict[str, Any]) -> Recipe:
         raise click.UsageError(text) from None
 
 
+def _refuse(nets: Sequence[str]) -> None:
+    """Refuse networks that can't be trained, before any is changed or runs.
+
+    Raises
+    ------
+    InputErrors
+        With all of them.
+    """
+    from energysim.catalog import load_network
+    from energysim.errors import InputErrors
+    from energysim.train.model import untrainable
+
+    problems = [problem for net in nets for problem in untrainable(load_network(net))]
+    if problems:
+        raise InputErrors(problems)
+
+
 def _jobs(
     networks: Sequence[Any], images: Dataset, recipe: Recipe, seeds: Sequence[int], backend: str
 ) -> list[Job]:
-    """All runs, without repeats; networks that can't be trained are refused before any runs."""
-    from energysim.errors import InputErrors
+    """All runs, without repeats."""
     from energysim.train.job import Job
-    from energysim.train.model import untrainable
 
-    problems = [problem for network in networks for problem in untrainable(network)]
-    if problems:
-        raise InputErrors(dict.fromkeys(problems))
     jobs = [Job(network, images, recipe, seed, backend) for network in networks for seed in seeds]
     return list({job.name: job for job in jobs}.values())
 

@@ -164,22 +164,25 @@ class Engine:
 
         def learn(work: tuple[Batch, Floats]) -> tuple[Score, Trace]:
             shard, gradient = work
-            scores, trace = self.model.forward(
-                views, shard.x.astype(self.weights.dtype, copy=False)
-            )
-            loss, dscores = ops.cross_entropy(scores, shard.y, smoothing=self.recipe.smoothing)
-            dscores *= len(shard.y) / images
-            self.model.backward(views, trace, dscores, gradient)
+            x = shard.x.astype(self.weights.dtype, copy=False)
+            with no_warnings():
+                scores, trace = self.model.forward(views, x)
+                loss, dscores = ops.cross_entropy(scores, shard.y, smoothing=self.recipe.smoothing)
+                dscores *= len(shard.y) / images
+                self.model.backward(views, trace, dscores, gradient)
             return score(scores, shard.y, loss), trace
 
         works = list(zip(shards, self._gradients, strict=False))
         done = list(self._each(learn, works))
-        for _, trace in done:
-            self._follow(trace)
+        with no_warnings():
+            for _, trace in done:
+                self._follow(trace)
         total = self._gradients[0]
-        for gradient in self._gradients[1 : len(shards)]:
-            total += gradient
-        self.rule.step(self.weights, total, self.memory, lr, decayed=self.model.layout.weights)
+        with no_warnings():
+            for gradient in self._gradients[1 : len(shards)]:
+                total += gradient
+            decayed = self.model.layout.weights
+            self.rule.step(self.weights, total, self.memory, lr, decayed=decayed)
         return sum((each for each, _ in done), Score())
 
     def evaluate(self, batches: Iterable[Batch], *, watch: Watch | None = None) -> Score:
@@ -188,8 +191,9 @@ class Engine:
 
         def infer(batch: Batch) -> Score:
             x = batch.x.astype(self.weights.dtype, copy=False)
-            scores = self.model.infer(views, self.running, x, watch=watch)
-            loss, _ = ops.cross_entropy(scores, batch.y)
+            with no_warnings():
+                scores = self.model.infer(views, self.running, x, watch=watch)
+                loss, _ = ops.cross_entropy(scores, batch.y)
             return score(scores, batch.y, loss)
 
         # What watches counts one batch at a time.
@@ -238,6 +242,11 @@ def check_zeros(network: Network, weights: Floats) -> None:
     """
     if np.any(weights[~live_weights(network)]):
         raise RuntimeError(f"{network.name}: a weight that the mask leaves out is not 0")
+
+
+def no_warnings() -> np.errstate:
+    """Let numbers overflow in silence: whoever asks for the loss is told."""
+    return np.errstate(over="ignore", invalid="ignore")
 
 
 @contextmanager
