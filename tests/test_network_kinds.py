@@ -398,6 +398,6 @@ def test_mistakes(tmp_path: Path, record: str, text: str) -> None:
 
 def test_every_new_field_is_explained() -> None:
     definitions = NetworkSpec.model_json_schema()["$defs"]
-    for name in ("TransposedSpec", "MatmulSpec", "MultiplySpec", "NormSpec"):
+    for name in ("TransposedSpec", "MatmulSpec", "MultiplySpec", "NormSpec", "ShuffleSpec"):
         for field, properties in definitions[name]["properties"].items():
             assert "description" in properties, f"{name}.{field}"

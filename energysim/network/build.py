@@ -190,7 +190,7 @@ def _check_top(spec: NetworkSpec, records: tuple[LayerSpec, ...], report: Report
             "a network of its own layers takes `pattern:` in each layer; write a variant with"
             " `base:` for a pattern on all of them",
         )
-    if not records:
+    if all(isinstance(record, ShuffleSpec) for record in records):
         report.add(("layers",), "a network needs at least one layer")
     if spec.input is None:
         report.add(("layers",), "`layers:` need an `input: [channels, height, width]` to work on")
