@@ -65,7 +65,8 @@ class Checkpoint:
         """
         advice = "Remove it to begin the run anew"
         try:
-            with np.load(path, allow_pickle=False) as file:
+            # Opened here: NumPy leaves open what turns out to be damaged.
+            with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
             meta = json.loads(arrays.pop(META).tobytes())
             found = cls(
