@@ -15,7 +15,18 @@ from energysim.cli import main, options
 from energysim.hardware import FormatWord
 from energysim.mapper.goal import Objective
 
-COMMANDS = "run train list show check cache formats compare import validate".split()
+COMMANDS = [
+    "run",
+    "train",
+    "list",
+    "show",
+    "check",
+    "cache",
+    "formats",
+    "compare",
+    "import",
+    "validate",
+]
 HEAVY = ("numpy", "pandas", "matplotlib", "rich")
 
 
