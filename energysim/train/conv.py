@@ -10,9 +10,9 @@ state, and may be used by many threads at once.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from energysim.axes import Dim, Shape
 from energysim.errors import InputError
 from energysim.sparsity import Mask
 from energysim.train.depthwise import Depthwise
-from energysim.train.lowered import ROWS, Axis, Bools, Lowered
+from energysim.train.lowered import ROWS, Axis, Bools, Lowered, residues_of
 from energysim.train.scratch import Floats
 from energysim.train.winograd import KERNEL, Winograd
 
@@ -39,7 +39,7 @@ class Kind(StrEnum):
     POINTWISE = "pointwise"
     """1x1 kernels: one matrix product, masked where the mask leaves weights out"""
     DEPTHWISE = "depthwise"
-    """a channel a group: sums of shifted images, without the taps that no kernel has"""
+    """a channel a group: a small matrix product for each channel"""
     DENSE = "dense"
     """lowered rows, nothing left out"""
     MASKED = "masked"
@@ -154,27 +154,6 @@ def _axes(shape: Shape) -> tuple[Axis, Axis]:
         for i in (0, 1)
     )
     return rows, columns
-
-
-def residues_of(axis: Axis) -> Iterator[tuple[int, Axis, slice]]:
-    """For each remainder: the first input position, the axis of its gradient, and its taps.
-
-    Examples
-    --------
-    >>> for first, back, taps in residues_of(Axis(2, 4, 2, (-1, 0, 1))):
-    ...     print(first, back.offsets, taps)
-    0 (0,) slice(1, 0, -2)
-    1 (0, 1) slice(2, None, -2)
-    """
-    for first in range(min(axis.stride, axis.size)):
-        taps = [
-            tap for tap, offset in enumerate(axis.offsets) if (first - offset) % axis.stride == 0
-        ][::-1]
-        offsets = tuple((first - axis.offsets[tap]) // axis.stride for tap in taps)
-        out = -(-(axis.size - first) // axis.stride)
-        step = taps[1] - taps[0] if len(taps) > 1 else -axis.stride
-        which = slice(taps[0], taps[-1] - 1 if taps[-1] else None, step) if taps else slice(0, 0)
-        yield first, Axis(out, axis.out, 1, offsets), which
 
 
 def _winograd(mask: Bools, rows: Axis, columns: Axis) -> Winograd | None:
@@ -458,17 +437,9 @@ class ConvPlan:
         (high, wide), (down, right) = (shape[Dim.P], shape[Dim.Q]), shape.stride
         return x[:, : (high - 1) * down + 1 : down, : (wide - 1) * right + 1 : right]
 
-    @property
+    @cached_property
     def _depthwise(self) -> Depthwise:
-        return Depthwise(*_axes(self.shape), self._taps)
-
-    @property
-    def _taps(self) -> tuple[tuple[int, int], ...]:
-        """Taps that some kernel has."""
-        _, _, _, height, width = self.weight_dims
-        some = np.ones((height, width), np.bool_) if self.live is None else self.live.any((0, 1, 2))
-        rows, columns = np.nonzero(some)
-        return tuple(zip(rows.tolist(), columns.tolist(), strict=True))
+        return Depthwise(*_axes(self.shape))
 
 
 def _choices(

@@ -82,6 +82,27 @@ def valid_range(out: int, size: int, stride: int, offset: int) -> tuple[int, int
     return (first, stop) if first < stop else (0, 0)
 
 
+def residues_of(axis: Axis) -> Iterator[tuple[int, Axis, slice]]:
+    """For each remainder: the first input position, the axis of its gradient, and its taps.
+
+    Examples
+    --------
+    >>> for first, back, taps in residues_of(Axis(2, 4, 2, (-1, 0, 1))):
+    ...     print(first, back.offsets, taps)
+    0 (0,) slice(1, 0, -2)
+    1 (0, 1) slice(2, None, -2)
+    """
+    for first in range(min(axis.stride, axis.size)):
+        taps = [
+            tap for tap, offset in enumerate(axis.offsets) if (first - offset) % axis.stride == 0
+        ][::-1]
+        offsets = tuple((first - axis.offsets[tap]) // axis.stride for tap in taps)
+        out = -(-(axis.size - first) // axis.stride)
+        step = taps[1] - taps[0] if len(taps) > 1 else -axis.stride
+        which = slice(taps[0], taps[-1] - 1 if taps[-1] else None, step) if taps else slice(0, 0)
+        yield first, Axis(out, axis.out, 1, offsets), which
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """Channels of a part that are lowered together, with one horizontal shift."""
