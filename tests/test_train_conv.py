@@ -178,12 +178,19 @@ def test_blocks_of_rows_and_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small buffers cut a layer into many blocks, with the same result."""
     monkeypatch.setattr("energysim.train.lowered.BUFFER_BYTES", 1 << 10)
     monkeypatch.setattr("energysim.train.winograd.TILE_BYTES", 1 << 12)
-    monkeypatch.setattr("energysim.train.depthwise.CACHE_BYTES", 1 << 9)
+    monkeypatch.setattr("energysim.train.depthwise.CACHE_BYTES", 1 << 14)
+    monkeypatch.setattr("energysim.train.depthwise.BUFFER_BYTES", 1 << 12)
     shape = square(1, 8, 8, 11)
     for mask in (None, Mask.of("PSD4_P8", shape)):
         for plan in every_kind(shape, mask):
             assert_as_loops(plan)
-    assert_as_loops(ConvPlan.of(square(8, 1, 1, 7), dtype=np.float64))
+    for depthwise in (
+        square(8, 1, 1, 7),
+        square(3, 2, 1, 9, stride=2, dilation=2, pad=2),
+        square(5, 1, 1, 4),
+        square(7, 2, 1, 5, kernel=5, pad=2, stride=2),
+    ):
+        assert_as_loops(ConvPlan.of(depthwise, dtype=np.float64))
 
 
 # -- gradients -------------------------------------------------------------------------------------
