@@ -561,13 +561,14 @@ def small(opset: int) -> Any:
     squeeze = (
         node("Squeeze", "f axes", "g") if opset >= 13 else node("Squeeze", "f", "g", axes=[2, 3])
     )
-    clip = node("Clip", "d low high", "e") if opset >= 11 else node("Clip", "d", "e", max=6.0)
+    bounds = {"min": 0.0, "max": 6.0}
+    clip = node("Clip", "c low high", "d") if opset >= 11 else node("Clip", "c", "d", **bounds)
     return model(
         [
             node("Conv", "x w b", "a", strides=[2, 2], pads=[1, 1, 1, 1]),
             node("BatchNormalization", "a b b b b", "c"),
-            node("MaxPool", "c", "d", kernel_shape=[2, 2]),
             clip,
+            node("MaxPool", "d", "e", kernel_shape=[2, 2]),
             node("GlobalAveragePool", "e", "f"),
             squeeze,
             node("Gemm", "g v u", "y", transB=1),
@@ -586,6 +587,7 @@ def test_every_opset(opset: int, tmp_path: Path) -> None:
     assert found.network.macs == counted_macs(made)
     assert found.network.parameters == 8 * 27 + 8 + 16 + 45
     assert f"opset {opset}, producer tests" in found.network.source
+    assert (str(found.network.layers[0].activation), found.notes) == ("relu6", ())
 
 
 @pytest.mark.parametrize("opset", [8, 22])
@@ -894,7 +896,7 @@ def control_flow(made: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (cyclic, "maxpool_d.*reads the tensor 'e', which Clip node 'clip_e' makes.*cycle"),
+        (cyclic, "clip_d.*reads the tensor 'e', which MaxPool node 'maxpool_e' makes.*cycle"),
         (without_weights, "Conv node 'conv_a': reads the tensor 'w', which is no input"),
         (output_twice, "makes the tensor 'c', which exists already"),
         (weights_twice, "two initialisers named 'w'"),

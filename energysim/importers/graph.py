@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
@@ -131,6 +131,48 @@ class Graph:
         if tensor in stored:
             values[tensor] = _stored(stored[tensor], self.path)
         return values[tensor]
+
+    def mapped(
+        self,
+        nodes: Sequence[Node],
+        start: str,
+        x: npt.NDArray[np.generic],
+        *,
+        skip: frozenset[str],
+    ) -> npt.NDArray[np.generic]:
+        """Compute what nodes that work element by element make of a tensor.
+
+        Parameters
+        ----------
+        nodes : sequence of Node
+            In the order of computation; the value of the last one is returned.
+        start : str
+            The tensor that they begin with.
+        x : ndarray
+            Its values, of any shape that the constants on the way can be broadcast to.
+        skip : frozenset of str
+            Operators whose output is taken to be their input.
+
+        Raises
+        ------
+        InputError
+            If a node can't be computed.
+        """
+        protos = {proto.output[0]: proto for proto in self.protos if proto.output}
+        values = {start: x}
+        last = start
+        for node in nodes:
+            last = node.outputs[0]
+            if node.op in skip:
+                values[last] = values[node.inputs[0]]
+                continue
+            values |= {
+                name: self.value(name)
+                for name in node.inputs
+                if name in self.constants and name not in values
+            }
+            values |= self._computed(protos[last], values)
+        return values[last]
 
     def _computed(
         self, proto: NodeProto, values: Mapping[str, npt.NDArray[np.generic]]

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from energysim.importers.graph import Graph
-    from energysim.importers.walk import LeftOut, Walk, Weights
+    from energysim.importers.walk import LeftOut, Record, Walk, Weights
 
 SUFFIX = ".onnx"
 """Of the files that are read here."""
@@ -117,13 +117,28 @@ def _imported(graph: Graph, *, weights_sparsity: bool, strict: bool) -> Imported
         raise InputError(
             f"no layer comes of it: {'; '.join(missing) or 'its nodes only rearrange data'}"
         )
+    unsaid = _unsaid(walk)
     network = _network(walk, missing)
     masks, notes = _masks(walk) if weights_sparsity else ({}, [])
     if walk.batch > 1:
         notes = [f"the file has {walk.batch} images at once; the layers are those of one", *notes]
     if graph.idle:
         notes.append(f"{len(graph.idle)} nodes that no output needs are left away")
+    notes += unsaid
     return Imported(network, masks, missing, tuple(notes))
+
+
+def _unsaid(walk: Walk) -> list[str]:
+    """Settle the activation functions; what of them and of orders the layers don't say."""
+    from energysim.importers.activation import listed, settle
+
+    notes = settle(walk)
+    if walk.unordered:
+        notes.append(
+            f"sums and products read {listed(walk.unordered)} with channels in another order, which"
+            " is lost and which no count depends on"
+        )
+    return notes
 
 
 def _best_walk(graph: Graph) -> Walk:
@@ -194,7 +209,8 @@ def _network(walk: Walk, missing: tuple[str, ...]) -> Network:
         "source": f"{path.name} (sha256 {graph.sha256}, opset {graph.opset}{made_by})",
         "missing": list(missing),
         "input": list(image),
-        "layers": list(walk.records.values()),
+        "activation": "none",
+        "layers": list(_with_shuffles(walk)),
     }
     try:
         spec = NetworkSpec.model_validate_json(json.dumps(data))
@@ -209,6 +225,36 @@ def _network(walk: Walk, missing: tuple[str, ...]) -> Network:
                 f"layer {layer.name} gives {layer.output}, and ONNX says {walk.volumes[layer.name]}"
             )
     return network
+
+
+def _with_shuffles(walk: Walk) -> Iterator[Record]:
+    """The records, with a shuffle before those that read all channels of a layer dealt out."""
+    from energysim.importers.walk import unused_name
+
+    named: dict[tuple[tuple[str, ...], int], str] = {}
+    for name, record in walk.records.items():
+        read = record.get("channels")
+        if isinstance(read, list):
+            given = record["input"]
+            inputs = (given,) if isinstance(given, str) else tuple(given)
+            total = sum(walk.width(each) for each in inputs)
+            groups = next((each for each in range(2, total) if _is_dealt(read, total, each)), 0)
+            if groups and (inputs, groups) not in named:
+                taken = {*walk.records, *named.values()}
+                named[inputs, groups] = unused_name(f"{inputs[-1]}.shuffle", taken)
+                yield {"name": named[inputs, groups], "kind": "shuffle", "input": list(inputs),
+                       "groups": groups}  # fmt: skip
+            if groups:
+                rest = {key: value for key, value in record.items() if key != "channels"}
+                yield rest | {"input": named[inputs, groups]}
+                continue
+        yield walk.records[name]
+
+
+def _is_dealt(read: list[int], total: int, groups: int) -> bool:
+    from energysim.network.wiring import dealt
+
+    return total % groups == 0 and tuple(read) == dealt(range(total), groups)
 
 
 def _no_base(name: str) -> Network:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import accumulate
 from math import prod
 from typing import Any
 
 from energysim.errors import InputError
+from energysim.importers.activation import ARITHMETIC, FUNCTIONS, follow
 from energysim.importers.graph import Node
 from energysim.importers.views import (
     NO_MARGINS,
@@ -51,6 +53,7 @@ _ACTIVATIONS = "its weights are computed from the image"
 
 def apply(walk: Walk, node: Node) -> None:
     """Take one node into account."""
+    records, left_out = len(walk.records), len(walk.left_out)
     try:
         found = RULES.get(node.op, _unknown)(walk, node)
     except InexpressibleError as reason:
@@ -61,6 +64,7 @@ def apply(walk: Walk, node: Node) -> None:
     walk.views |= {
         name: view for name, view in zip(node.outputs, views, strict=False) if name and view
     }
+    follow(walk, node, made=len(walk.records) > records, left_out=len(walk.left_out) > left_out)
 
 
 def _unknown(_walk: Walk, _node: Node) -> View:
@@ -438,6 +442,7 @@ def _attention(walk: Walk, node: Node, first: View, second: View) -> View:
     ):
         raise InexpressibleError(_LAYOUT)
     width = size_of(columns)
+    walk.unordered += [view.layers[0] for view in (first, second) if not view.in_order]
     record: Record = {"kind": "matmul", "input": [first.layers[0], second.layers[0]]}
     record |= {"over": "channels" if by_channels else "positions"}
     record |= {"groups": groups} if groups > 1 else {}
@@ -518,6 +523,7 @@ def _combined(walk: Walk, node: Node, views: Sequence[View], kind: str) -> View:
         scales = kind == "multiply" and other.volume == scale and _channels_match(first, other)
         if not (alike or scales):
             raise InexpressibleError(f"{kind} of layers of different size or layout")
+    walk.unordered += [name for view in views for name in view.layers if not view.in_order]
     record = {"kind": kind, "input": [view.layers[0] for view in views]}
     return walk.add_as(node, record, first.volume, first.dims)
 
@@ -582,25 +588,31 @@ def _concat(walk: Walk, node: Node) -> View:
         raise InexpressibleError("joins something else than channels")
     if any(view.volume[1:] != first.volume[1:] for view in views):
         raise InexpressibleError("joins images of different size")
-    if pixelwise and any(_axes(view) != _axes(first) for view in views):
+    others = [[each for index, each in enumerate(_axes(view)) if index != at] for view in views]
+    if pixelwise and any(each != others[0] for each in others):
         raise InexpressibleError(_LAYOUT)
     size = walk.out_shape(node)[at]
     dims = list(first.dims)
     dims[at] = dim(Axis.CHANNEL if pixelwise else Axis.MIXED, size)
+    starts = accumulate((view.joined for view in views), initial=0)
+    numbers = [start + each for start, view in zip(starts, views, strict=False)
+               for each in view.numbers]  # fmt: skip
     return View(
         tuple(name for view in views for name in view.layers),
         sum(view.joined for view in views),
         (sum(view.volume[0] for view in views), *first.volume[1:]),
         tuple(dims),
+        order=tuple(numbers),
     )
 
 
-def _part(view: View, before: Sequence[int], after: Sequence[int]) -> View:
-    """Leave out entries of some dims."""
-    for at, (size, left) in enumerate(zip(before, after, strict=True)):
-        if size == left:
+def _part(view: View, kept: Sequence[Sequence[int]]) -> View:
+    """Leave only these entries of each dim."""
+    for at, entries in enumerate(kept):
+        size = size_of(view.dims[at])
+        if len(entries) == size and tuple(entries) == tuple(range(size)):
             continue
-        narrowed = view.narrowed(at, left) if left < size else None
+        narrowed = view.narrowed(at, entries) if len(entries) <= size else None
         if narrowed is None:
             raise InexpressibleError("cuts out something else than channels")
         view = narrowed
@@ -608,15 +620,38 @@ def _part(view: View, before: Sequence[int], after: Sequence[int]) -> View:
 
 
 def _slice(walk: Walk, node: Node) -> View:
-    return _part(walk.view(node), walk.shape(node), walk.out_shape(node))
+    shape, left = walk.shape(node), walk.out_shape(node)
+    kept: list[Sequence[int]] = [range(size) for size in left]
+    starts, ends = (_integers(walk, node, key, at) for at, key in ((1, "starts"), (2, "ends")))
+    if starts is not None and ends is not None:
+        axes = _integers(walk, node, "axes", 3) or range(len(starts))
+        steps = _integers(walk, node, "steps", 4) or [1] * len(starts)
+        for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+            at = _at(axis, len(shape), node)
+            kept[at] = range(shape[at])[start:end:step]
+    return _part(walk.view(node), kept)
+
+
+def _integers(walk: Walk, node: Node, key: str, at: int) -> list[int] | None:
+    """Integers from an attribute, or from a constant input; None where there are none."""
+    if key in node.attributes:
+        return [int(each) for each in node.attributes[key]]
+    if not walk.is_constant(node, at):
+        return None
+    return [int(each) for each in walk.graph.value(node.input(at)).ravel().tolist()]
 
 
 def _split(walk: Walk, node: Node) -> list[View | None]:
     view, shape = walk.view(node), walk.shape(node)
-    return [
-        _part(view, shape, walk.out_shape(node, index)) if name else None
-        for index, name in enumerate(node.outputs)
-    ]
+    at = _at(int(node.attributes.get("axis", 0)), len(shape), node)
+    sizes = [walk.out_shape(node, index)[at] if name else 0
+             for index, name in enumerate(node.outputs)]  # fmt: skip
+    every: list[Sequence[int]] = [range(size) for size in shape]
+    found: list[View | None] = []
+    for name, start, size in zip(node.outputs, accumulate(sizes, initial=0), sizes, strict=False):
+        kept = [*every[:at], range(start, start + size), *every[at + 1 :]]
+        found.append(_part(view, kept) if name else None)
+    return found
 
 
 def _gather(walk: Walk, node: Node) -> View:
@@ -624,9 +659,12 @@ def _gather(walk: Walk, node: Node) -> View:
         raise InexpressibleError("which data it reads depends on the image")
     view, shape = walk.view(node), list(walk.shape(node))
     at = _at(int(node.attributes.get("axis", 0)), len(shape), node)
-    wanted = prod(walk.shape(node, 1))
-    left = [*shape[:at], wanted, *shape[at + 1 :]]
-    return _relabelled(node, _part(view, shape, left), walk.out_shape(node))
+    entries = [int(each) for each in walk.graph.value(node.input(1)).ravel().tolist()]
+    if any(not -shape[at] <= each < shape[at] for each in entries):
+        raise InputError(f"{node}: indices {entries} of a dimension of {shape[at]}")
+    kept: list[Sequence[int]] = [range(size) for size in shape]
+    kept[at] = [each % shape[at] for each in entries]
+    return _relabelled(node, _part(view, kept), walk.out_shape(node))
 
 
 def _pad(walk: Walk, node: Node) -> View:
@@ -666,13 +704,7 @@ def _wider(view: View, pads: Sequence[tuple[int, int]]) -> Margins:
     return above + top, below + bottom, left + first, right + last
 
 
-_ACTIVATION_FUNCTIONS = (
-    "Abs Acos Acosh Asin Asinh Atan Atanh Ceil Celu Clip Cos Cosh Elu Erf Exp Floor Gelu"
-    " HardSigmoid HardSwish IsInf IsNaN LeakyRelu Log Mish Neg Not Reciprocal Relu Round Selu"
-    " Shrink Sigmoid Sign Sin Sinh Softplus Softsign Sqrt Swish Tan Tanh ThresholdedRelu"
-)
 _SAME_DATA = "Cast CastLike DequantizeLinear Dropout DynamicQuantizeLinear Identity QuantizeLinear"
-_ARITHMETIC = "Add Div Max Mean Min Mod Mul PRelu Pow Sub Sum"
 
 RULES: dict[str, Rule] = {
     **dict.fromkeys(("Conv", "ConvInteger", "QLinearConv"), _conv),
@@ -688,8 +720,8 @@ RULES: dict[str, Rule] = {
     "BatchNormalization": _batch_norm,
     "LayerNormalization": _norm("layer_norm"),
     **dict.fromkeys(("Softmax", "LogSoftmax"), _norm("softmax")),
-    **dict.fromkeys(_ACTIVATION_FUNCTIONS.split(), _fused),
-    **dict.fromkeys(_ARITHMETIC.split(), _elementwise),
+    **dict.fromkeys(FUNCTIONS.split(), _fused),
+    **dict.fromkeys(ARITHMETIC.split(), _elementwise),
     **dict.fromkeys(_SAME_DATA.split(), _same),
     **dict.fromkeys(("Reshape", "Flatten", "Squeeze", "Unsqueeze"), _reshape),
     "Transpose": _transpose,

@@ -4,13 +4,14 @@ Layers of a network file produce volumes (channels, height, width). Graphs resha
 tensors between their layers, which moves nothing where it only relabels. A :class:`View` follows
 that exactly: each dim of the tensor is a list of pieces of the axes of the volume, outermost first.
 Reshaping cuts and joins pieces, transposing reorders dims. Whether a layer can read the volume as
-it lies there is then a question of which pieces stand in which dim; their order inside an axis (a
-channel shuffle) makes no difference to any count.
+it lies there is then a question of which pieces stand in which dim. Their order inside an axis (a
+channel shuffle) makes no difference to any count; which channels are read, and in which order, is
+kept all the same, for the layers to say it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from math import prod
@@ -41,6 +42,8 @@ class Piece:
 
     axis: Axis
     size: int
+    step: int = 1
+    """of channels: how far apart its entries are among those of the volume"""
 
 
 Dim = tuple[Piece, ...]
@@ -89,11 +92,27 @@ class View:
     """zeros put around it that no window has taken up yet"""
     origin: str = ""
     """the tensor that it stands in for, where a node without a layer has made other data of it"""
+    order: tuple[int, ...] = ()
+    """the channels of the volume as numbers among the joined ones; none where it is the first ones
+    in order"""
 
     @classmethod
     def of(cls, layer: str, volume: Volume, dims: Sequence[Dim]) -> View:
-        """View the whole output of one layer."""
-        return cls((layer,), volume[0], volume, tuple(dims))
+        """View the whole output of one layer, whose channels run through the dims in order."""
+        return cls((layer,), volume[0], volume, stepped(dims))
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """Channels among the joined ones, in the order in which the tensor holds them."""
+        places = _places(self.dims)
+        if len(places) != self.volume[0]:  # cut across
+            places = range(self.volume[0])
+        return tuple(self.order[each] for each in places) if self.order else tuple(places)
+
+    @property
+    def in_order(self) -> bool:
+        """Whether the channels are the first of the joined ones, in their order."""
+        return self.numbers == tuple(range(self.volume[0]))
 
     @property
     def channels(self) -> int | None:
@@ -115,22 +134,74 @@ class View:
         >>> [size_of(each) for each in image.reshaped((1, 2, 3, 20)).dims]
         [1, 2, 3, 20]
         """
-        return replace(self, dims=regrouped(self.dims, sizes))
+        joined = self._with_joined_pieces()
+        return replace(joined, dims=regrouped(joined.dims, sizes))
+
+    def _with_joined_pieces(self) -> View:
+        """The same with neighbouring pieces of channels as one, which can be cut elsewhere."""
+        if len(_places(self.dims)) != self.volume[0]:
+            return self  # cut across
+        return replace(self, dims=stepped(map(_joined, self.dims)), order=self.numbers)
 
     def transposed(self, order: Sequence[int]) -> View:
         """The dims in another order."""
         return replace(self, dims=tuple(self.dims[each] for each in order))
 
-    def narrowed(self, at: int, size: int) -> View | None:
-        """Only some entries of one dim; None unless they are channels.
-
-        Which ones makes no difference.
-        """
+    def narrowed(self, at: int, entries: Sequence[int]) -> View | None:
+        """Only these entries of one dim; None unless they are channels."""
         if axes_of(self.dims[at]) != {Axis.CHANNEL} or has_batch(self.dims[at]):
             return None
-        channels = self.volume[0] * size // size_of(self.dims[at])
-        dims = (*self.dims[:at], dim(Axis.CHANNEL, size), *self.dims[at + 1 :])
-        return replace(self, volume=(channels, *self.volume[1:]), dims=dims)
+        size = size_of(self.dims[at])
+        before, after = (len(_places(dims)) for dims in (self.dims[:at], self.dims[at + 1 :]))
+        numbers = self.numbers
+        kept = tuple(
+            numbers[(outer * size + entry) * after + inner]
+            for outer in range(before)
+            for entry in entries
+            for inner in range(after)
+        )
+        dims = (*self.dims[:at], dim(Axis.CHANNEL, len(entries)), *self.dims[at + 1 :])
+        volume = (len(kept), *self.volume[1:])
+        return replace(self, volume=volume, dims=stepped(dims), order=kept)
+
+
+def _places(dims: Sequence[Dim]) -> Sequence[int]:
+    """Numbers of the channels of a volume, in the order in which dims run through them."""
+    places = [0]
+    for piece in (piece for each in dims for piece in each if piece.axis is Axis.CHANNEL):
+        places = [place + entry * piece.step for place in places for entry in range(piece.size)]
+    return places
+
+
+def _joined(pieces: Dim) -> Dim:
+    found: list[Piece] = []
+    for piece in pieces:
+        if piece.axis is Axis.CHANNEL and found and found[-1].axis is Axis.CHANNEL:
+            found[-1] = Piece(Axis.CHANNEL, found[-1].size * piece.size)
+        else:
+            found.append(piece)
+    return tuple(found)
+
+
+def stepped(dims: Iterable[Dim]) -> tuple[Dim, ...]:
+    """Dims that run through channels in order: the steps of each piece from those behind it.
+
+    Examples
+    --------
+    >>> channels = (Piece(Axis.CHANNEL, 2), Piece(Axis.CHANNEL, 3))
+    >>> [piece.step for piece in stepped([channels])[0]]
+    [3, 1]
+    """
+    step = 1
+    found: list[Dim] = []
+    for each in reversed(tuple(dims)):
+        pieces: list[Piece] = []
+        for piece in reversed(each):
+            is_channel = piece.axis is Axis.CHANNEL
+            pieces.append(Piece(piece.axis, piece.size, step if is_channel else 1))
+            step *= piece.size if is_channel else 1
+        found.append(tuple(reversed(pieces)))
+    return tuple(reversed(found))
 
 
 def plain_dims(volume: Volume, *, batch: int, rank: int = 4) -> tuple[Dim, ...]:
@@ -176,8 +247,9 @@ def regrouped(dims: Sequence[Dim], sizes: Sequence[int]) -> tuple[Dim, ...]:
                 taken.append(piece)
                 missing //= piece.size
             elif piece.size % missing == 0:
-                taken.append(Piece(piece.axis, missing))
-                waiting.append(Piece(piece.axis, piece.size // missing))
+                rest = piece.size // missing
+                taken.append(Piece(piece.axis, missing, piece.step * rest))
+                waiting.append(Piece(piece.axis, rest, piece.step))
                 missing = 1
             else:
                 return _mixed(dims, sizes)

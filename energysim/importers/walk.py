@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
 
 from energysim.errors import InputError
+from energysim.importers.activation import Chain
 from energysim.importers.graph import Graph, Node
 from energysim.importers.views import NO_MARGINS, Axis, Dim, View, Volume, dim, plain_dims
 from energysim.network import LIMIT, NETWORK_INPUT
@@ -70,6 +71,10 @@ class Walk:
     bare: dict[str, str] = field(default_factory=dict)
     """tensors that are a layer's output as its MACs leave it -> the layer"""
     readers: Counter[str] = field(default_factory=Counter)
+    chains: dict[str, Chain] = field(default_factory=dict)
+    """tensors that follow from the output of one layer element by element"""
+    unordered: list[str] = field(default_factory=list)
+    """layers whose channels stand in another order than the network file can say"""
 
     @classmethod
     def start(cls, graph: Graph, dims: Sequence[Axis]) -> Walk:
@@ -121,6 +126,11 @@ class Walk:
             for index, name in enumerate(node.inputs)
             if name and name not in self.graph.constants
         ]
+
+    def width(self, layer: str) -> int:
+        """Channels of a layer, or of the image."""
+        image = self.views[self.graph.image]
+        return self.volumes[layer][0] if layer in self.volumes else image.volume[0]
 
     def only_reader(self, tensor: str) -> bool:
         """Whether one node reads a tensor, which is no output either."""
@@ -185,6 +195,9 @@ def reads(view: View) -> Record:
     """Fields of a layer that reads a view."""
     (first, *more) = view.layers
     found: Record = {"input": [first, *more] if more else first}
+    numbers = view.numbers
+    if numbers != tuple(range(len(numbers))):
+        return found | {"channels": list(numbers)}
     return found if view.channels is None else found | {"channels": view.channels}
 
 
@@ -212,6 +225,11 @@ def unique_name(node: Node, taken: Mapping[str, object]) -> str:
     """Name of the layer that stands for a node: its own as far as it may stay."""
     name = valid_name(node.name) or f"{node.op.lower()}"
     name = f"{name}_" if name == NETWORK_INPUT else name
+    return unused_name(name, taken)
+
+
+def unused_name(name: str, taken: Container[str]) -> str:
+    """A name, with a number behind it where it is taken."""
     return next(each for each in _numbered(name) if each not in taken)
 
 
