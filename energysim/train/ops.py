@@ -25,8 +25,9 @@ from energysim.train.scratch import Floats, scratch
 
 Ints = npt.NDArray[np.integer]
 
-BLOCK_BYTES = 1 << 18
-"""Of the channels that are worked on together [byte]; two such arrays stand in an L2 of 512 KiB"""
+BLOCK_BYTES = 1 << 19
+"""Of the channels that are worked on together [byte]. Half of it takes a tenth more time for what
+calls cost; with twice as much the time stays the same."""
 
 EPSILON = 1e-5
 """Added to a variance before its root is taken, as in PyTorch."""
@@ -211,16 +212,14 @@ def batch_norm_backward(
     for some in _channels(given):
         unit = scratch("unit", given[some].shape, x.dtype)
         np.subtract(given[some], statistics.mean[some, None], out=unit)
-        into = dx[some]
+        into, passed = dx[some], seen[some]
         if relu:
-            np.multiply(seen[some], y.reshape(given.shape)[some] > 0, out=into)
-        else:
-            np.copyto(into, seen[some])
-        dbeta[some] = into @ ones
-        dgamma[some] = _dots(into, unit) * scale[some]
+            passed = np.multiply(passed, y.reshape(given.shape)[some] > 0, out=into)
+        dbeta[some] = passed @ ones
+        dgamma[some] = _dots(passed, unit) * scale[some]
         # What unit lacks, its scale, stands in the factors of whole channels.
         unit *= (dgamma[some] * scale[some] / elements)[:, None]
-        into -= unit
+        np.subtract(passed, unit, out=into)
         into -= (dbeta[some] / elements)[:, None]
         into *= (gamma[some] * scale[some])[:, None]
     return dx.reshape(x.shape), dgamma, dbeta
