@@ -96,6 +96,8 @@ class Trainer(Protocol):
 def score(scores: Floats, labels: npt.NDArray[np.integer], loss: float) -> Score:
     """Count hits; among equal scores the class with the smaller number comes first.
 
+    A score that is no number comes before all others, so that it is never a hit.
+
     Examples
     --------
     >>> score(np.array([[0.1], [0.7], [0.7]]), np.array([2]), 1.5)
@@ -104,8 +106,8 @@ def score(scores: Floats, labels: npt.NDArray[np.integer], loss: float) -> Score
     images = len(labels)
     right = scores[labels, np.arange(images)]
     numbers = np.arange(len(scores))[:, None]
-    ahead = (scores > right) | ((scores == right) & (numbers < labels))
-    rank = ahead.sum(axis=0)
+    behind = (scores < right) | ((scores == right) & (numbers > labels))
+    rank = len(scores) - 1 - behind.sum(axis=0)
     return Score(images, loss * images, int((rank == 0).sum()), int((rank < TOP).sum()))
 
 
@@ -142,7 +144,7 @@ class Engine:
         self.memory = self.rule.start(self.weights)
         # The threads stay, and so do the buffers of each.
         self._pool = ThreadPoolExecutor(self.threads) if self.threads > 1 else None
-        self._gradients = [np.empty_like(self.weights) for _ in range(recipe.shards)]
+        self._gradients: list[Floats] = []
 
     def step(self, shards: Sequence[Batch], lr: float) -> Score:
         """Learn from one batch.
@@ -172,8 +174,9 @@ class Engine:
                 self.model.backward(views, trace, dscores, gradient)
             return score(scores, shard.y, loss), trace
 
-        works = list(zip(shards, self._gradients, strict=False))
-        done = list(self._each(learn, works))
+        missing = len(shards) - len(self._gradients)
+        self._gradients += [np.empty_like(self.weights) for _ in range(missing)]
+        done = list(self._each(learn, zip(shards, self._gradients, strict=False)))
         with no_warnings():
             for _, trace in done:
                 self._follow(trace)
