@@ -109,6 +109,11 @@ class Recipe(BaseModel):
             )
         if list(self.milestones) != sorted(set(self.milestones)):
             raise ValueError(f"milestones must rise, got {list(self.milestones)}")
+        if self.schedule is Schedule.MULTISTEP and not self.milestones:
+            raise ValueError(
+                "schedule: multistep needs milestones, the epochs after which the learning rate"
+                " gets smaller"
+            )
         if self.milestones and self.schedule is not Schedule.MULTISTEP:
             raise ValueError(f"milestones belong to schedule: multistep, got {self.schedule}")
         if self.shards > self.batch:
@@ -167,7 +172,7 @@ class Recipe(BaseModel):
                 return (1 + cos(pi * min(1.0, done / self.epochs))) / 2
             case Schedule.TRIANGLE:
                 number, total = steps
-                peak = max(1.0, RISE * total)
+                peak = max(1, round(RISE * total))
                 return min(number / peak, (total - number + 1) / (total - peak + 1))
         return 1.0
 
