@@ -29,7 +29,10 @@ HALF = 0.5
 
 
 class Init(StrEnum):
-    """How weights begin; biases begin at 0."""
+    """How weights begin; biases begin at 0.
+
+    Those of linear layers are uniform in both, within 1 / sqrt(inputs), as PyTorch has them.
+    """
 
     HE = "he"
     """normal with variance 2 / live weights of a filter; batch norms scale by 1 (He et al., ICCV
