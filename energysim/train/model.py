@@ -87,9 +87,7 @@ class Model:
         InputErrors
             With all layers that can't be trained.
         """
-        problems = untrainable(network)
-        if problems:
-            raise InputErrors(problems)
+        refuse_untrainable(network)
         plans = {
             layer.name: _plan(layer, dtype, batch, kind)
             for layer in network.layers
@@ -319,15 +317,8 @@ class Model:
 
     @cached_property
     def heads(self) -> dict[str, int]:
-        """Groups of channels that a softmax sums over each: those of the product that it reads."""
-        layers = {layer.name: layer for layer in self.network.layers}
-        found = {}
-        for layer in self.network.layers:
-            if layer.kind is LayerKind.SOFTMAX:
-                source = layers.get(layer.inputs[0])
-                product = source is not None and source.kind is LayerKind.MATMUL
-                found[layer.name] = source.shape[Dim.G] if source and product else 1
-        return found
+        """Groups of channels that each softmax sums over; see :func:`heads_of`."""
+        return heads_of(self.network)
 
 
 class Watch:
@@ -366,6 +357,11 @@ def untrainable(network: Network) -> list[str]:
             f" gives {channels} x {height} x {width} numbers (channels, height, width), not one"
             " score a class. End it with a global pool and a linear layer"
         )
+    if last.kind is LayerKind.SOFTMAX:
+        problems.append(
+            f"network {network.name} ends with a softmax, {last.name!r}, and the loss takes scores"
+            " from before one. Leave it out"
+        )
     unread = [layer.name for layer in network.layers[:-1] if layer.name not in read]
     if unread:
         names = ", ".join(map(repr, unread))
@@ -374,6 +370,39 @@ def untrainable(network: Network) -> list[str]:
             " needs one, the scores of the classes"
         )
     return problems
+
+
+def refuse_untrainable(network: Network) -> None:
+    """Refuse a network that can't be trained.
+
+    Raises
+    ------
+    InputErrors
+        With all that keeps it from being trained.
+    """
+    problems = untrainable(network)
+    if problems:
+        raise InputErrors(problems)
+
+
+def heads_of(network: Network) -> dict[str, int]:
+    """Groups of channels that each softmax sums over: those of the product whose result it reads.
+
+    What is added to the scores of an attention (positions) or scales them may stand between.
+    """
+    groups: dict[str, int] = {NETWORK_INPUT: 1}
+    for layer in network.layers:
+        if layer.kind is LayerKind.MATMUL:
+            groups[layer.name] = layer.shape[Dim.G]
+        elif layer.kind in (LayerKind.ADD, LayerKind.MULTIPLY):
+            groups[layer.name] = max(groups[name] for name in layer.inputs)
+        else:
+            groups[layer.name] = 1
+    return {
+        layer.name: groups[layer.inputs[0]]
+        for layer in network.layers
+        if layer.kind is LayerKind.SOFTMAX
+    }
 
 
 def _plan(layer: Layer, dtype: npt.DTypeLike, batch: int, kind: Kind | str | None) -> ConvPlan:

@@ -18,7 +18,7 @@ from energysim.network import NETWORK_INPUT, Activation, Layer, LayerKind, Netwo
 from energysim.train.data import Batch
 from energysim.train.engine import Score, State
 from energysim.train.engine import score as count_hits
-from energysim.train.model import Model, norm_of, product_of
+from energysim.train.model import heads_of, norm_of, product_of, refuse_untrainable
 from energysim.train.ops import EPSILON, MOMENTUM
 from energysim.train.optimiser import (
     ADAM_BETA1,
@@ -33,6 +33,7 @@ from energysim.train.parameters import (
     MEAN,
     VARIANCE,
     WEIGHT,
+    Layout,
     Slot,
     live_weights,
     running_start,
@@ -50,6 +51,9 @@ except ImportError as _error:
 
 Tensors = dict[str, Any]
 """PyTorch tensors by name."""
+
+DEVICES = ("cpu", "cuda")
+"""Types of device that are known to come to the same results."""
 
 
 class TorchEngine:
@@ -69,7 +73,7 @@ class TorchEngine:
     Raises
     ------
     InputError
-        If the device can't be used.
+        If the network can't be trained or the device can't be used.
     """
 
     def __init__(
@@ -82,7 +86,9 @@ class TorchEngine:
         dtype: str = "float32",
     ) -> None:
         self.recipe, self.rule = recipe, recipe.rule
-        self.model = Model.of(network, dtype=dtype)
+        refuse_untrainable(network)
+        self.network, self.layout = network, Layout.of(network)
+        self.heads = heads_of(network)
         self.device = _device(device)
         self.name = f"torch {torch.__version__} {self.device.type}"
         # As exact as on the CPU, and with the same kernels in every run.
@@ -103,7 +109,7 @@ class TorchEngine:
         images = sum(len(shard.y) for shard in shards)
         total = torch.zeros_like(self.weights)
         scored: list[tuple[Any, Batch, Any]] = []
-        slots = self.model.layout.slots
+        slots = self.layout.slots
         for shard in shards:
             leaves = {slot.name: _view(slot, self.weights).requires_grad_() for slot in slots}
             scores = self._forward(leaves, shard, training=True)
@@ -123,7 +129,7 @@ class TorchEngine:
 
     def evaluate(self, batches: Iterable[Batch]) -> Score:
         """Loss and hits on images, with running statistics."""
-        leaves = {slot.name: _view(slot, self.weights) for slot in self.model.layout.slots}
+        leaves = {slot.name: _view(slot, self.weights) for slot in self.layout.slots}
         total = Score()
         with torch.no_grad():
             for batch in batches:
@@ -147,7 +153,7 @@ class TorchEngine:
     def _learn(self, g: Any, lr: float) -> None:
         """One step of the optimiser: :meth:`Optimiser.step` in PyTorch's words."""
         rule, w, memory = self.rule, self.weights, self.memory
-        reach = len(w) if rule.decay_all else self.model.layout.weights
+        reach = len(w) if rule.decay_all else self.layout.weights
         g[:reach].add_(w[:reach], alpha=rule.weight_decay)
         if rule.method is Method.SGD:
             velocity = memory["velocity"]
@@ -167,11 +173,11 @@ class TorchEngine:
         """Scores, ``[image, class]``."""
         images = np.ascontiguousarray(batch.x.transpose(3, 0, 1, 2))
         outputs = {NETWORK_INPUT: torch.from_numpy(images).to(self.device, self._dtype)}
-        for layer in self.model.network.layers:
+        for layer in self.network.layers:
             y = self._computed(layer, leaves, outputs)
             y = self._normed(layer, leaves, y, training=training)
             outputs[layer.name] = _activated(layer.activation, y)
-        return outputs[self.model.network.layers[-1].name].flatten(1)
+        return outputs[self.network.layers[-1].name].flatten(1)
 
     def _computed(  # noqa: PLR0911 - a line a kind
         self, layer: Layer, leaves: Tensors, outputs: Tensors
@@ -188,7 +194,7 @@ class TorchEngine:
             case LayerKind.MATMUL:
                 return _multiplied(layer, x, operands[1])
             case LayerKind.SOFTMAX:
-                heads = self.model.heads[layer.name]
+                heads = self.heads[layer.name]
                 return x.unflatten(1, (heads, -1)).softmax(2).flatten(1, 2)
             case LayerKind.BATCH_NORM | LayerKind.LAYER_NORM:
                 return x
@@ -213,15 +219,12 @@ class TorchEngine:
             )
         if not norm_of(layer):
             return y
+        mean, variance = self.running[f"{name}.{MEAN}"], self.running[f"{name}.{VARIANCE}"]
+        gamma, beta = leaves[f"{name}.{GAMMA}"], leaves[f"{name}.{BETA}"]
+        if training and y[:, 0].numel() == 1:
+            return _of_single(y, mean, variance, gamma, beta)
         return F.batch_norm(
-            y,
-            self.running[f"{name}.{MEAN}"],
-            self.running[f"{name}.{VARIANCE}"],
-            leaves[f"{name}.{GAMMA}"],
-            leaves[f"{name}.{BETA}"],
-            training=training,
-            momentum=MOMENTUM,
-            eps=EPSILON,
+            y, mean, variance, gamma, beta, training=training, momentum=MOMENTUM, eps=EPSILON
         )
 
     def _tensor(self, array: Any) -> Any:
@@ -232,10 +235,29 @@ def _device(name: str) -> Any:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise InputError(f"no device named {name!r}. Allowed: cpu, cuda, cuda:1") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise InputError("PyTorch finds no CUDA device here. Leave --device out to use the CPU")
+        device = None
+    if device is None or device.type not in DEVICES:
+        raise InputError(f"no device named {name!r}. Allowed: cpu, cuda, cuda:1")
+    if device.type == "cuda":
+        found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if not found:
+            raise InputError("PyTorch finds no CUDA device here. Leave --device out to use the CPU")
+        if (device.index or 0) >= found:
+            raise InputError(f"PyTorch finds {found} CUDA device(s), from cuda:0, and no {name}")
     return device
+
+
+def _of_single(y: Any, mean: Any, variance: Any, gamma: Any, beta: Any) -> Any:
+    """Batch norm of one element a channel, which PyTorch refuses: all that is left is the shift.
+
+    Running statistics move as :meth:`Statistics.moved` moves them.
+    """
+    seen = y.detach().flatten()
+    mean.add_(seen - mean, alpha=MOMENTUM)
+    variance.mul_(1 - MOMENTUM)
+    # Nothing, but a part of the graph: gradients are 0 and not missing.
+    nothing = (y - y) * gamma[:, None, None]
+    return nothing + beta[:, None, None]
 
 
 def _view(slot: Slot, vector: Any) -> Any:
