@@ -6,8 +6,15 @@ from dataclasses import dataclass
 from math import lcm
 from typing import Any
 
-from energysim.errors import InputError
-from energysim.network.spec import ConvSpec, LayerSpec, LinearSpec, NetworkSpec, TransposedSpec
+from energysim.errors import InputError, InputErrors
+from energysim.network.spec import (
+    LIMIT,
+    ConvSpec,
+    LayerSpec,
+    LinearSpec,
+    NetworkSpec,
+    TransposedSpec,
+)
 
 MULTIPLE = 8
 """Numbers of channels are rounded to multiples of this, as MobileNets are."""
@@ -26,7 +33,7 @@ class Scale:
     Raises
     ------
     InputError
-        If the width is not positive.
+        If the width is not positive, or there is not a pixel or a class.
     """
 
     width: float = 1.0
@@ -39,14 +46,25 @@ class Scale:
     def __post_init__(self) -> None:
         if not 0 < self.width < float("inf"):
             raise InputError(f"the width must be a positive number, got {self.width}")
+        for what, given in (("side", self.side), ("number of classes", self.classes)):
+            if given is not None and not 1 <= given < LIMIT:
+                raise InputError(f"the {what} must be 1 to {LIMIT - 1}, got {given}")
 
     def applied(self, spec: NetworkSpec) -> NetworkSpec:
         """The file as if its layers and input had the new sizes; a variant as it is.
 
         The name says what is different: ``vgg16-x0.25-64px-c100``.
+
+        Raises
+        ------
+        InputErrors
+            If layers read channels by number, which mean others at another width.
         """
         if spec.layers is None or self == Scale():
             return spec
+        problems = self._misread(spec.layers)
+        if problems:
+            raise InputErrors(f"{spec.name}: {problem}" for problem in problems)
         return spec.model_copy(
             update={
                 "name": f"{spec.name}{self.suffix(spec)}",
@@ -71,6 +89,16 @@ class Scale:
         if spec.input is None or self.side is None:
             return spec.input
         return spec.input[0], self.side, self.side
+
+    def _misread(self, layers: tuple[LayerSpec, ...]) -> list[str]:
+        if self.width == 1:
+            return []
+        return [
+            f"layer {layer.name!r} reads channels by number, which are others in a network of width"
+            f" {self.width:g}. Give it a `part:` of them in place of `channels:`"
+            for layer in layers
+            if getattr(layer, "channels", None) is not None
+        ]
 
     def _layers(self, layers: tuple[LayerSpec, ...]) -> tuple[LayerSpec, ...]:
         last = _last(layers)
