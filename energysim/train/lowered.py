@@ -21,8 +21,9 @@ along one axis only.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from itertools import groupby
 
 import numpy as np
 import numpy.typing as npt
@@ -36,11 +37,13 @@ BUFFER_BYTES = 1 << 21
 copy their first lines too often, above 4 MiB they leave the cache; measured on a core with 512 KiB
 L2 and 32 MiB L3."""
 
+SUMMANDS_BYTES = 1 << 18
+"""Of the weight gradients of single output rows, as many as are computed before they are added
+[byte]"""
 
 ROWS = 4
 """Rows that the kernels of BLAS work on together: a product with 11 rows takes longer than one with
 12 (30 against 51 flop/ns), so rows are filled up with zeros to a multiple of this."""
-
 
 LINE = 16
 """Floats of single precision in a cache line of 64 bytes."""
@@ -117,7 +120,7 @@ class Run:
     """kernel column"""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Piece:
     """Runs whose kernels are all of one height: one matrix product an output row."""
 
@@ -125,7 +128,7 @@ class Piece:
     """kernel rows, neighbours"""
     runs: tuple[Run, ...]
 
-    @property
+    @cached_property
     def channels(self) -> int:
         """Rows of a lowered line."""
         return sum(run.count for run in self.runs)
@@ -145,6 +148,63 @@ class Part:
     count: int
     """how many"""
     pieces: tuple[Piece, ...]
+
+
+Place = tuple[slice, slice, slice]
+"""In lowered lines ``[line, channel, q]``, or in images ``[channel, row, column]``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Output rows of a block that follow one another and meet the same depths."""
+
+    rows: slice
+    """which ones"""
+    start: int
+    """first depth that meets the input"""
+    stop: int
+    """the one after the last"""
+    line: int
+    """where the columns of the first row begin, in rows of lowered lines"""
+    step: int
+    """from there to where those of the next row do"""
+
+    def columns(self, lines: Floats) -> Floats:
+        """Lowered columns of each row, ``[row, depth, (q, n)]``; they overlap."""
+        width = lines.shape[2] * lines.strides[2]
+        return np.ndarray(
+            (self.rows.stop - self.rows.start, self.stop - self.start, width // lines.itemsize),
+            lines.dtype,
+            lines,
+            (self.line + self.start) * width,
+            (self.step * width, width, lines.itemsize),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Output rows whose lines are filled together, and how."""
+
+    shape: tuple[int, int, int]
+    """lines, channels and columns"""
+    margins: tuple[Place, ...]
+    """where padding is"""
+    copies: tuple[tuple[Place, Place], ...]
+    """places in lines, and in images what they take"""
+    stretches: tuple[Stretch, ...]
+
+    def filled(self, x: Floats) -> Floats:
+        """Lowered lines ``[line, channel, q, n]`` of images ``[C, H, W, N]``."""
+        lines = scratch("lines", (*self.shape, x.shape[3]), x.dtype)
+        for place in self.margins:
+            lines[place] = 0
+        for place, source in self.copies:
+            lines[place] = x[source].swapaxes(0, 1)
+        return lines
+
+
+Schedules = tuple[tuple[tuple[Block, ...], ...], ...]
+"""Blocks of each piece of each part."""
 
 
 def progressions(indices: Sequence[int]) -> Iterator[tuple[slice, int]]:
@@ -225,6 +285,10 @@ class Lowered:
     columns: Axis
     filters: int
     channels: int
+    _made: dict[tuple[int, int], Schedules] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+    """schedules by the number of images and the size of a float"""
 
     @classmethod
     def of(cls, mask: Bools, rows: Axis, columns: Axis, *, boxes: bool = True) -> Lowered:
@@ -291,32 +355,37 @@ class Lowered:
         y : ndarray, shape (K, P, Q, N)
             Is overwritten.
         """
-        for part in self.parts:
+        for part, schedules in zip(self.parts, self._schedules(x), strict=True):
+            into = y[part.filters]
             if not part.pieces:
-                y[part.filters] = 0
-            for index, piece in enumerate(part.pieces):
-                self._apply(piece, x, packed(piece, w[part.filters]), y[part.filters], index > 0)
+                into[...] = 0
+            for index, (piece, blocks) in enumerate(zip(part.pieces, schedules, strict=True)):
+                self._apply(blocks, x, packed(piece, w[part.filters]), into, index > 0)
 
-    def _apply(self, piece: Piece, x: Floats, w: Floats, y: Floats, add: bool) -> None:
+    def _apply(self, blocks: tuple[Block, ...], x: Floats, w: Floats, y: Floats, add: bool) -> None:
         filters, _, width, batch = y.shape
         flat = y.strides[2:] == (batch * y.itemsize, y.itemsize)
         direct = flat and not add and len(w) == filters
-        room = scratch("product", (len(w), width * batch), y.dtype)
-        for p, start, columns in self._columns(piece, x):
-            if not len(columns):
-                if not add:
-                    y[:, p] = 0
-                continue
-            left = w[:, start : start + len(columns)]
-            if direct:
-                np.matmul(left, columns, out=y[:, p].reshape(filters, -1))
-                continue
-            np.matmul(left, columns, out=room)
-            found = room[:filters].reshape(filters, width, batch)
-            if add:
-                y[:, p] += found
-            else:
-                y[:, p] = found
+        for block in blocks:
+            lines = block.filled(x)
+            for stretch in block.stretches:
+                into = y[:, stretch.rows].swapaxes(0, 1)
+                if stretch.start == stretch.stop:
+                    if not add:
+                        into[...] = 0
+                    continue
+                left = w[:, stretch.start : stretch.stop]
+                columns = stretch.columns(lines)
+                if direct:
+                    np.matmul(left, columns, out=into.reshape(len(into), filters, -1))
+                    continue
+                room = scratch("product", (len(into), len(w), width * batch), y.dtype)
+                np.matmul(left, columns, out=room)
+                found = room[:, :filters].reshape(into.shape)
+                if add:
+                    into += found
+                else:
+                    into[...] = found
 
     def weight_gradient(self, x: Floats, dy: Floats, dw: Floats) -> None:
         """Compute ``dw[k, c, i, j] = sum of dy[k, p, q, n] x[c, rows(p, i), columns(q, j), n]``.
@@ -328,46 +397,63 @@ class Lowered:
         dw : ndarray, shape (K, C, I, J)
             What the mask leaves is overwritten, the rest isn't touched.
         """
-        for part in self.parts:
-            for piece in part.pieces:
-                found = self._weight_gradient(piece, x, dy[part.filters])
+        for part, schedules in zip(self.parts, self._schedules(x), strict=True):
+            for piece, blocks in zip(part.pieces, schedules, strict=True):
+                found = self._weight_gradient(piece, blocks, x, dy[part.filters])
                 _unpack(piece, found, dw[part.filters])
 
-    def _weight_gradient(self, piece: Piece, x: Floats, dy: Floats) -> Floats:
+    def _weight_gradient(
+        self, piece: Piece, blocks: tuple[Block, ...], x: Floats, dy: Floats
+    ) -> Floats:
         filters, _, width, batch = dy.shape
         padded = -(-filters // ROWS) * ROWS
         total: Floats = np.zeros((padded, piece.depth), dtype=dy.dtype)
-        one = scratch("product", total.shape, dy.dtype)
-        left = scratch("left", (padded, width * batch), dy.dtype)
-        left[filters:] = 0
-        for p, start, columns in self._columns(piece, x):
-            if not len(columns):
-                continue
-            if padded == filters:
-                left = dy[:, p].reshape(filters, -1)
-            else:
-                left[:filters] = dy[:, p].reshape(filters, -1)
-            where = slice(start, start + len(columns))
-            np.matmul(left, columns.T, out=one[:, where])
-            total[:, where] += one[:, where]
+        many = max(1, SUMMANDS_BYTES // total.nbytes)
+        for block in blocks:
+            lines = block.filled(x)
+            for stretch in block.stretches:
+                where = slice(stretch.start, stretch.stop)
+                if stretch.start == stretch.stop:
+                    continue
+                columns = stretch.columns(lines).swapaxes(1, 2)
+                given = dy[:, stretch.rows].swapaxes(0, 1)
+                if padded == filters:
+                    left = given.reshape(len(given), filters, -1)
+                else:
+                    left = scratch("left", (len(given), padded, width * batch), dy.dtype)
+                    left[:, :filters] = given.reshape(len(given), filters, -1)
+                    left[:, filters:] = 0
+                for first in range(0, len(left), many):
+                    some = slice(first, first + many)
+                    shape = (len(left[some]), padded, columns.shape[2])
+                    summands = scratch("product", shape, dy.dtype)
+                    np.matmul(left[some], columns[some], out=summands)
+                    for each in summands:
+                        total[:, where] += each
         return total[:filters]
 
-    def _columns(self, piece: Piece, x: Floats) -> Iterator[tuple[int, int, Floats]]:
-        """For each output row, its lowered columns and the depth at which they start."""
-        step = self.rows.stride if piece.height > 1 else 1
-        for first, stop in self._blocks(piece, x):
-            lines = self._fill(piece, x, first, stop)
-            lines = lines.reshape(-1, self.columns.out * x.shape[3])
-            for p in range(first, stop):
-                start, end = self._met(piece, p)
-                line = (p - first) * step * piece.channels
-                yield p, start, lines[line + start : line + end]
+    def _schedules(self, x: Floats) -> Schedules:
+        """For each piece of each part, the blocks in which images are lowered.
 
-    def _blocks(self, piece: Piece, x: Floats) -> Iterator[tuple[int, int]]:
+        They follow from the size of a pixel. Made once for each such size: finding what meets what
+        takes as long as a product of a small layer.
+        """
+        batch, itemsize = x.shape[3], x.itemsize
+        made = self._made.get((batch, itemsize))
+        if made is None:
+            made = tuple(
+                tuple(tuple(self._blocks(piece, batch, itemsize)) for piece in part.pieces)
+                for part in self.parts
+            )
+            self._made[batch, itemsize] = made
+        return made
+
+    def _blocks(self, piece: Piece, batch: int, itemsize: int) -> Iterator[Block]:
         """Output rows whose lines are filled together."""
-        many = self._rows_of_block(piece, x.shape[3] * x.itemsize)
+        many = self._rows_of_block(piece, batch * itemsize)
         for first in range(0, self.rows.out, many):
-            yield first, min(self.rows.out, first + many)
+            stop = min(self.rows.out, first + many)
+            yield self._block(piece, first, stop)
 
     def _rows_of_block(self, piece: Piece, pixel_bytes: int) -> int:
         lines = BUFFER_BYTES // (piece.channels * self.columns.out * pixel_bytes)
@@ -389,30 +475,42 @@ class Lowered:
         high = max(low, *(min(piece.height, self.rows.size - top) for top in tops))
         return low * piece.channels, high * piece.channels
 
-    def _fill(self, piece: Piece, x: Floats, first: int, stop: int) -> Floats:
-        """Lower what output rows from ``first`` to ``stop`` need: ``[line, channel, q, n]``."""
-        rows, columns, batch = self.rows, self.columns, x.shape[3]
+    def _block(self, piece: Piece, first: int, stop: int) -> Block:
+        """What lowers the output rows from ``first`` to ``stop``."""
+        rows, columns = self.rows, self.columns
         step = 1 if piece.height > 1 else rows.stride
         count = (
             (stop - 1 - first) * rows.stride + piece.height if piece.height > 1 else stop - first
         )
-        shape = (count, piece.channels, columns.out, batch)
-        lines = scratch("lines", shape, x.dtype)
+        margins: list[Place] = []
+        copies: list[tuple[Place, Place]] = []
         place = 0
         for run in piece.runs:
             offset = first * rows.stride + rows.offsets[run.row]
             top, bottom = valid_range(count, rows.size, step, offset)
             left, right = columns.valid(run.column)
-            into = lines[:, place : place + run.count]
+            which = slice(place, place + run.count)
             place += run.count
-            _clear_margins(into, (top, bottom), (left, right))
+            margins += _margins(which, (count, top, bottom), (columns.out, left, right))
             if top < bottom and left < right:
-                into[top:bottom, :, left:right] = x[
+                source = (
                     run.channels,
                     _span(top, bottom, step, offset),
                     _span(left, right, columns.stride, columns.offsets[run.column]),
-                ].transpose(1, 0, 2, 3)
-        return lines
+                )
+                copies.append(((slice(top, bottom), which, slice(left, right)), source))
+        shape = (count, piece.channels, columns.out)
+        return Block(
+            shape, tuple(margins), tuple(copies), tuple(self._stretches(piece, first, stop))
+        )
+
+    def _stretches(self, piece: Piece, first: int, stop: int) -> Iterator[Stretch]:
+        """Output rows of a block that follow one another and meet the same depths."""
+        step = self.rows.stride if piece.height > 1 else 1
+        for met, each in groupby(range(first, stop), partial(self._met, piece)):
+            some = list(each)
+            line = (some[0] - first) * step * piece.channels
+            yield Stretch(slice(some[0], some[-1] + 1), *met, line, step * piece.channels)
 
 
 def _span(first: int, stop: int, stride: int, offset: int) -> slice:
@@ -420,14 +518,18 @@ def _span(first: int, stop: int, stride: int, offset: int) -> slice:
     return slice(first * stride + offset, (stop - 1) * stride + offset + 1, stride)
 
 
-def _clear_margins(lines: Floats, rows: tuple[int, int], columns: tuple[int, int]) -> None:
-    """Zeros where the padding is."""
-    lines[: rows[0]] = 0
-    lines[rows[1] :] = 0
-    if columns[0]:
-        lines[rows[0] : rows[1], :, : columns[0]] = 0
-    if columns[1] < lines.shape[2]:
-        lines[rows[0] : rows[1], :, columns[1] :] = 0
+def _margins(
+    which: slice, rows: tuple[int, int, int], columns: tuple[int, int, int]
+) -> Iterator[Place]:
+    """Where the padding is: extent, first and last along lines and along columns."""
+    high, top, bottom = rows
+    wide, left, right = columns
+    for some in (slice(0, top), slice(bottom, high)):
+        if some.start < some.stop:
+            yield some, which, slice(None)
+    for some in (slice(0, left), slice(right, wide)):
+        if some.start < some.stop and top < bottom:
+            yield slice(top, bottom), which, some
 
 
 def _places(piece: Piece) -> Iterable[tuple[Run, int, slice]]:
