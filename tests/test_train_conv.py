@@ -282,6 +282,33 @@ def test_threads_do_not_meet() -> None:
                 np.testing.assert_array_equal(first, second)
 
 
+@pytest.mark.parametrize(
+    "shape",
+    [square(1, 16, 16, 8), square(1, 12, 10, 9, stride=2), square(8, 1, 1, 9), square(8, 1, 1, 4)],
+    ids=["plain", "strided", "depthwise", "small depthwise"],
+)
+def test_results_do_not_depend_on_what_ran_before(shape: Shape) -> None:
+    mask = Mask.of("PS2_P6", shape) if shape[Dim.G] == 1 else None
+    for fresh, used in zip(
+        every_kind(shape, mask, np.float32), every_kind(shape, mask, np.float32), strict=True
+    ):
+        for batch in (5, 1, 8):
+            assert_finite(used, batch)
+        x, w, dy = data(fresh, batch=3)
+        for first, second in (
+            (fresh.forward(x, w), used.forward(x, w)),
+            (fresh.backward_input(dy, w), used.backward_input(dy, w)),
+            (fresh.backward_weight(dy, x), used.backward_weight(dy, x)),
+        ):
+            np.testing.assert_array_equal(first, second)
+
+
+def assert_finite(plan: ConvPlan, batch: int) -> None:
+    x, w, dy = data(plan, batch)
+    for found in plan.forward(x, w), plan.backward_input(dy, w), plan.backward_weight(dy, x):
+        assert np.isfinite(found).all()
+
+
 def test_weights_in_any_arrangement() -> None:
     shape = square(1, 12, 12, 6)
     for plan in every_kind(shape, Mask.of("PS2_P6", shape)):
@@ -349,6 +376,20 @@ def test_choice() -> None:
     assert ConvPlan.of(irregular, Mask.of("pSC4", irregular)).kind is Kind.MASKED
     assert ConvPlan.of(square(8, 1, 1, 8)).kind is Kind.DEPTHWISE
     assert ConvPlan.of(square(2, 8, 8, 8, kernel=1, pad=0)).kind is Kind.POINTWISE
+
+
+def test_narrow_sparse_layers_leave_out_their_zeros() -> None:
+    """Grouped was measured to be quicker than masked, by 1.3 to 2.3 times."""
+    for filters, channels, size, pattern in (
+        (32, 32, 32, "PS1_P9"),
+        (64, 64, 16, "PS2_P6"),
+        (64, 64, 16, "PS1_P9"),
+        (128, 64, 8, "PS2_P6"),
+    ):
+        shape = square(1, filters, channels, size)
+        plan = ConvPlan.of(shape, Mask.of(pattern, shape), batch=32)
+        assert plan.kind is Kind.GROUPED
+        assert plan.estimates[Kind.GROUPED] < plan.estimates[Kind.MASKED]
 
 
 def test_choice_is_printed() -> None:

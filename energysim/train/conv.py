@@ -5,7 +5,7 @@ runs of neighbouring floats whatever the kernel's size and stride, every s-th ch
 so a periodic mask needs no permuted weights.
 
 A plan is made once a layer. It holds what is known before any image comes, has no buffers and no
-state, and may be used by many threads at once.
+state that a result depends on, and may be used by many threads at once.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from energysim.axes import Dim, Shape
 from energysim.errors import InputError
 from energysim.sparsity import Mask
 from energysim.train.depthwise import Depthwise
-from energysim.train.lowered import ROWS, Axis, Bools, Lowered, residues_of
+from energysim.train.lowered import ROWS, Axis, Block, Bools, Lowered, Part, Piece, residues_of
 from energysim.train.scratch import Floats
 from energysim.train.winograd import KERNEL, Winograd
 
@@ -52,53 +53,92 @@ class Kind(StrEnum):
 
 # -- what a kernel costs ---------------------------------------------------------------------------
 
-PEAK_FLOP_PER_NS = 96.0
+PEAK_FLOP_PER_NS = 87.5
 """Of a matrix product in single precision with many rows [flop/ns]. Fitted, as are those below,
-to times of one thread of an AVX2 core (AMD EPYC, family 25) and OpenBLAS 0.3.31; only their ratios
+to times of one thread of an AVX2 core (AMD EPYC, family 25) and OpenBLAS 0.3.31, layers of 8 to 512
+channels and shards of 32 and 64 images, with a mean deviation of an eighth; only their ratios
 decide. See ``benchmarks/trainer_kernels.py``, which prints estimates beside times."""
 
-HALF_PEAK_ROWS = 18.0
+HALF_PEAK_ROWS = 4.5
 """Rows of the left matrix (filters) with which a product runs at half the peak."""
 
-HALF_PEAK_DEPTH = 25.0
+HALF_PEAK_DEPTH = 8.0
 """The same of columns of the left matrix (channels and taps)."""
 
-COPY_NS = 0.5
+ARRANGE_NS = 1.1
+"""To arrange an element of the left matrix for one product [ns]"""
+
+PACK_NS = 2.6
+"""To put a weight between fixed zeros where a product takes it, or its gradient back [ns]"""
+
+COPY_NS = 0.31
 """To copy a float into a lowered line [ns]"""
 
-CALL_NS = 1500.0
+PLACE_NS = 0.7
+"""To put a result where it belongs that a product can't write there [ns]"""
+
+CALL_NS = 1600.0
 """Of one call of NumPy on a small array [ns]"""
 
-INPUT_NS, OUTPUT_NS, WEIGHT_NS = 5.8, 2.9, 34.0
+STRETCH_CALLS, TILE_CALLS = 3, 120
+"""Calls for equal output rows of a block and for a block of tiles"""
+
+INPUT_NS, OUTPUT_NS, WEIGHT_NS = 6.0, 2.2, 14.0
 """Of the Winograd transforms of m = 4 for one input, one output and one kernel [ns]"""
 
 
-def product_ns(rows: int, depth: int, columns: float) -> float:
-    """Time of a matrix product [ns]."""
+def product_ns(rows: int, depth: int, columns: float, times: int = 1) -> float:
+    """Time of ``times`` matrix products of this size [ns]."""
     rows = -(-rows // ROWS) * ROWS
     wanted = 2 * columns * (rows + HALF_PEAK_ROWS) * (depth + HALF_PEAK_DEPTH)
-    return wanted / PEAK_FLOP_PER_NS
+    return times * (wanted / PEAK_FLOP_PER_NS + ARRANGE_NS * rows * depth)
 
 
 def lowered_ns(kernel: Lowered, batch: int) -> float:
     """Time of a correlation by lowered rows [ns]."""
-    positions = kernel.rows.out * kernel.columns.out * batch
-    products = sum(
-        product_ns(part.count, piece.depth, positions * kernel.met(piece))
-        for part in kernel.parts
-        for piece in part.pieces
+    schedules = kernel.schedules(batch, np.dtype(np.float32).itemsize)
+    return sum(
+        _piece_ns(kernel, part, piece, blocks, batch, first=piece is part.pieces[0])
+        for part, each in zip(kernel.parts, schedules, strict=True)
+        for piece, blocks in zip(part.pieces, each, strict=True)
     )
-    calls = kernel.copies * kernel.blocks(batch) + len(kernel.parts) * kernel.rows.out
-    return products + kernel.copied * positions * COPY_NS + calls * CALL_NS
+
+
+def _piece_ns(
+    kernel: Lowered,
+    part: Part,
+    piece: Piece,
+    blocks: tuple[Block, ...],
+    batch: int,
+    *,
+    first: bool,
+) -> float:
+    width = kernel.columns.out * batch
+    direct = first and part.count % ROWS == 0
+    time, calls = 0.0, 0
+    for block in blocks:
+        time += prod(block.shape) * batch * COPY_NS
+        calls += len(block.copies) + len(block.margins)
+        for stretch in block.stretches:
+            depth, rows = stretch.stop - stretch.start, stretch.rows.stop - stretch.rows.start
+            time += product_ns(part.count, depth, width, rows)
+            time += 0 if direct else part.count * rows * width * PLACE_NS
+            calls += STRETCH_CALLS
+    if piece.depth < kernel.depth:
+        time += PACK_NS * part.count * piece.depth
+        calls += len(piece.runs) * piece.height
+    return time + calls * CALL_NS
 
 
 def winograd_ns(kernel: Winograd, batch: int) -> float:
     """Time of a correlation by minimal filtering [ns]."""
     high, wide = kernel.tiles
+    points = kernel.side**2
     positions = high * wide * kernel.tile**2 * batch
-    products = product_ns(kernel.filters, kernel.channels, kernel.side**2 * high * wide * batch)
+    products = product_ns(kernel.filters, kernel.channels, high * wide * batch, points)
     transforms = INPUT_NS * kernel.channels + OUTPUT_NS * kernel.filters
-    return products + positions * transforms + WEIGHT_NS * kernel.filters * kernel.channels
+    weights = WEIGHT_NS * kernel.filters * kernel.channels
+    return products + positions * transforms + weights + TILE_CALLS * CALL_NS
 
 
 # -- one group -------------------------------------------------------------------------------------

@@ -325,24 +325,10 @@ class Lowered:
         """Elements that are copied into lines for one output position."""
         return sum(piece.channels for part in self.parts for piece in part.pieces)
 
-    @cached_property
-    def copies(self) -> int:
-        """Copies that filling the lines of one block of output rows takes."""
-        return sum(len(piece.runs) for part in self.parts for piece in part.pieces)
-
-    def blocks(self, batch: int) -> int:
-        """How many blocks of output rows there are, on average over the parts."""
-        each = [
-            -(-self.rows.out // self._rows_of_block(piece, batch * np.dtype(np.float32).itemsize))
-            for part in self.parts
-            for piece in part.pieces
-        ]
-        return -(-sum(each) // max(1, len(each)))
-
-    def met(self, piece: Piece) -> float:
-        """Share of the products that don't meet only padding, mean over the output rows."""
-        rows = [self._met(piece, p) for p in range(self.rows.out)]
-        return sum(stop - start for start, stop in rows) / (self.rows.out * piece.depth)
+    @property
+    def depth(self) -> int:
+        """Weights of a filter, fixed zeros included."""
+        return self.channels * len(self.rows.offsets) * len(self.columns.offsets)
 
     def apply(self, x: Floats, w: Floats, y: Floats) -> None:
         """Compute the correlation.
@@ -355,7 +341,7 @@ class Lowered:
         y : ndarray, shape (K, P, Q, N)
             Is overwritten.
         """
-        for part, schedules in zip(self.parts, self._schedules(x), strict=True):
+        for part, schedules in zip(self.parts, self.schedules(x.shape[3], x.itemsize), strict=True):
             into = y[part.filters]
             if not part.pieces:
                 into[...] = 0
@@ -397,7 +383,7 @@ class Lowered:
         dw : ndarray, shape (K, C, I, J)
             What the mask leaves is overwritten, the rest isn't touched.
         """
-        for part, schedules in zip(self.parts, self._schedules(x), strict=True):
+        for part, schedules in zip(self.parts, self.schedules(x.shape[3], x.itemsize), strict=True):
             for piece, blocks in zip(part.pieces, schedules, strict=True):
                 found = self._weight_gradient(piece, blocks, x, dy[part.filters])
                 _unpack(piece, found, dw[part.filters])
@@ -432,13 +418,19 @@ class Lowered:
                         total[:, where] += each
         return total[:filters]
 
-    def _schedules(self, x: Floats) -> Schedules:
+    def schedules(self, batch: int, itemsize: int) -> Schedules:
         """For each piece of each part, the blocks in which images are lowered.
 
-        They follow from the size of a pixel. Made once for each such size: finding what meets what
-        takes as long as a product of a small layer.
+        Made once for each number of images: finding what meets what takes as long as a product of a
+        small layer.
+
+        Parameters
+        ----------
+        batch : int
+            Images.
+        itemsize : int
+            Of a float [byte].
         """
-        batch, itemsize = x.shape[3], x.itemsize
         made = self._made.get((batch, itemsize))
         if made is None:
             made = tuple(
