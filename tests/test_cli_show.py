@@ -11,6 +11,8 @@ from command_line import ROOT, call
 
 from energysim.catalog import load_hardware, load_network
 from energysim.network import Layer
+from energysim.train.recipe import RECIPES, Recipe
+from energysim.yamlio import load_model
 
 NETS = sorted(path.stem for path in (ROOT / "networks").glob("*.yaml"))
 HARDWARE = sorted(path.stem for path in (ROOT / "hw_configs").glob("*.yaml"))
@@ -74,6 +76,12 @@ def test_a_variant_has_its_layers_written_out() -> None:
     assert "pattern: PSD4_P8" in line
     assert line.endswith("# -> 64x32x32, 18.9 k of 36.9 k weights, 19.4 M MACs")
     assert "pattern" not in next(each for each in lines if "name: conv1_1," in each)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_are_read_back(name: str) -> None:
+    Path("again.yaml").write_text(shown(name))
+    assert load_model(Path("again.yaml"), Recipe)[0] == RECIPES[name]
 
 
 @pytest.mark.parametrize("name", HARDWARE)

@@ -258,7 +258,7 @@ def test_a_grid_goes_on_after_a_run_that_diverges(tmp_path: Path) -> None:
 def test_grey_images_fill_all_channels_that_a_network_reads() -> None:
     network = load_network("vgg16", scale=Scale(1 / 16))
     made = Job(network, few(2), QUICK, 0)
-    images = made.fitted.train.images
+    images = made.fitted().train.images
     assert images.shape[1:] == (3, 32, 32)
     assert np.array_equal(images[:, 0], images[:, 2])
     assert made.described["dataset_sha256"] == few(2).sha256

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from energysim.axes import Dim, Shape
 from energysim.cli.render import COUNTS, number, unit_for
@@ -13,8 +13,23 @@ from energysim.network.wiring import Channel, Wiring
 from energysim.sparsity import Pattern, coverage
 from energysim.yamlio import to_yaml
 
+if TYPE_CHECKING:
+    from energysim.train.recipe import Recipe
+
 LONGEST_RECORD = 110
 """Comments behind the layers are lined up at most here [characters]."""
+
+
+def recipe_yaml(name: str, recipe: Recipe) -> str:
+    """Write a recipe of training as a file, what each field means behind it."""
+    text = to_yaml(recipe.model_dump(mode="json"))
+    fields = type(recipe).model_fields
+    widest = max(map(len, text.splitlines()))
+    lines = [f"# recipe {name}, for 'energysim train --recipe FILE.yaml'"]
+    for line in text.splitlines():
+        meaning = " ".join((fields[line.split(":")[0]].description or "").replace("`", "").split())
+        lines.append(f"{line:<{widest}}  # {meaning}".rstrip())
+    return "\n".join(lines) + "\n"
 
 
 def network_yaml(network: Network) -> str:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from energysim import catalog
 from energysim.catalog import Found, Kind
 from energysim.errors import InputError, did_you_mean
 from energysim.sparsity import Pattern, get_pattern
 from energysim.yamlio import read_text
+
+if TYPE_CHECKING:
+    from energysim.train.recipe import Recipe
 
 NAMED: tuple[Kind, ...] = ("nets", "hw")
 """Kinds of file that have a name."""
@@ -56,6 +59,13 @@ def any_file(name: str, kind: str | None) -> Path:
     if kind == "mapping" or path.suffix or os.sep in name or path.exists():
         return path
     return named(name, cast(Kind | None, kind))[1].path
+
+
+def recipe(name: str) -> Recipe | None:
+    """Find a recipe of training by a name that is no file's."""
+    from energysim.train.recipe import RECIPES
+
+    return None if Path(name).exists() else RECIPES.get(name)
 
 
 def pattern(name: str) -> Pattern | None:

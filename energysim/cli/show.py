@@ -12,7 +12,7 @@ from energysim.cli import options
 @click.argument("name", shell_complete=options.complete_names("nets", "hw"))
 @click.option("--kind", type=click.Choice(("nets", "hw")), help="Which, where both have the name.")
 def command(name: str, kind: Kind | None) -> None:
-    """A network or hardware in full, with units and sources; or what a pattern covers.
+    """A network, hardware or recipe of training in full; or what a pattern covers.
 
     What its file leaves out is filled in, and the layers of a variant are written out. The YAML
     text can be saved, changed and used as a file of its own.
@@ -22,6 +22,7 @@ def command(name: str, kind: Kind | None) -> None:
       energysim show edge_tpu
       energysim show vgg16_ps
       energysim show PSD4_P8
+      energysim show paper
     """  # noqa: D301 - click's mark is a backspace
     from energysim import catalog
     from energysim.cli import describe, locate
@@ -30,6 +31,10 @@ def command(name: str, kind: Kind | None) -> None:
     pattern = None if kind else locate.pattern(name)
     if pattern is not None:
         click.echo(describe.pattern_yaml(pattern), nl=False)
+        return
+    recipe = None if kind else locate.recipe(name)
+    if recipe is not None:
+        click.echo(describe.recipe_yaml(name, recipe), nl=False)
         return
     kind, found = locate.named(name, kind)
     path = locate.as_path(found.path)

@@ -63,9 +63,11 @@ class Job:
                 f" {self.network.input_size[2]} pixels; images are made squares"
             )
 
-    @cached_property
     def fitted(self) -> Dataset:
-        """The images in the size that the network reads, grey ones the same in all channels."""
+        """The images in the size that the network reads, grey ones the same in all channels.
+
+        Made when a run begins and kept by nobody: a grid has many jobs and one set of images.
+        """
         data, channels = self.data, self.network.input_size[0]
         if data.shape[0] != channels:
             data = replace(

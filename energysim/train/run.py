@@ -250,8 +250,8 @@ class _Run:
 def _parted(job: Job, rng: np.random.Generator) -> tuple[Dataset, Split | None]:
     """The images, and those held out of them."""
     if not job.recipe.validation:
-        return job.fitted, None
-    return job.fitted.split_validation(job.recipe.validation, rng)
+        return job.fitted(), None
+    return job.fitted().split_validation(job.recipe.validation, rng)
 
 
 def _engine(job: Job, rng: np.random.Generator, threads: int | None, device: str) -> Trainer:
