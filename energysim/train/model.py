@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from energysim.axes import Dim
-from energysim.errors import InputErrors
+from energysim.errors import InputError, InputErrors
 from energysim.network import (
     NETWORK_INPUT,
     Activation,
@@ -117,7 +117,13 @@ class Model:
         scores : ndarray, shape (classes, N)
         trace : Trace
             For :meth:`backward`.
+
+        Raises
+        ------
+        InputError
+            If the images have another size than the network reads.
         """
+        self._check(x)
         trace = Trace({NETWORK_INPUT: x})
         for layer in self.network.layers:
             trace.outputs[layer.name] = self._learn(layer, weights, trace)
@@ -139,7 +145,13 @@ class Model:
         Returns
         -------
         ndarray, shape (classes, N)
+
+        Raises
+        ------
+        InputError
+            If the images have another size than the network reads.
         """
+        self._check(x)
         outputs: dict[str, Floats] = {NETWORK_INPUT: x}
         for index, layer in enumerate(self.network.layers):
             y = self._computed(layer, weights, outputs)
@@ -150,6 +162,14 @@ class Model:
             for name in self._last_read.get(index, ()):
                 del outputs[name]
         return self._scores(outputs)
+
+    def _check(self, x: Floats) -> None:
+        wanted = self.network.input_size
+        if x.shape[:3] != wanted:
+            raise InputError(
+                f"{self.network.name} reads images of {list(wanted)} (channels, height, width), got"
+                f" {list(x.shape[:3])}"
+            )
 
     def _scores(self, outputs: Mapping[str, Floats]) -> Floats:
         last = self.network.layers[-1]
@@ -289,7 +309,10 @@ class Model:
             case LayerKind.MULTIPLY:
                 return list(ops.multiply_backward(dy, x, operands[1]))
             case LayerKind.MATMUL:
-                return list(ops.matmul_backward(dy, x, operands[1], **product_of(layer)))
+                how = product_of(layer)
+                # Scaled here, into an array of its own: dy may be another layer's gradient too.
+                scaled, how["factor"] = dy * how["factor"], 1.0
+                return list(ops.matmul_backward(scaled, x, operands[1], **how))
             case LayerKind.SOFTMAX:
                 heads = self.heads[layer.name]
                 return [ops.channel_softmax_backward(dy, trace.outputs[layer.name], heads)]
