@@ -120,9 +120,11 @@ def assert_gradients(loss: Loss, each: int = 3) -> None:
         assert along == pytest.approx(wanted, rel=MOST_GRADIENT_ERROR, abs=largest * 1e-8)
 
 
+@pytest.mark.parametrize("images", [1, 5])
 @pytest.mark.parametrize("text", [*EVERY_KIND, PLAIN], ids=lambda text: text.split()[1])
-def test_gradients_of_every_kind_of_layer(text: str) -> None:
-    assert_gradients(Loss(network_of(text)))
+def test_gradients_of_every_kind_of_layer(text: str, images: int) -> None:
+    """One image too: what is then laid out like its transpose must not be the same memory."""
+    assert_gradients(Loss(network_of(text), images=images))
 
 
 def test_small_networks_have_every_kind_of_layer_and_activation() -> None:
