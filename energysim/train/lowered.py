@@ -535,33 +535,35 @@ def _places(piece: Piece) -> Iterable[tuple[Run, int, slice]]:
 
 
 def packed(piece: Piece, w: Floats) -> Floats:
-    """Weights of one piece in the order of lowered lines, ``[K or more, height * channels]``."""
+    """Weights of one piece in the order of lowered lines, ``[K or more, height * channels]``.
+
+    Kernels of an input gradient are a transposed view of the weights. Of these the matrix is a
+    transposed view too, of a buffer that is written in the order in which the weights are read, so
+    that the two don't meet a new cache line at every element. A product takes either.
+    """
     filters, channels, height, width = w.shape
+    turned = abs(w.strides[0]) < abs(w.strides[1])
     if piece.depth == channels * height * width:
         # Nothing is left out; a view, where the weights lie in memory as `stored` arranges them.
-        return _flattened(w)
-    matrix = scratch("packed", (-(-filters // ROWS) * ROWS, piece.depth), w.dtype)
+        return _turned_over(w) if turned else w.transpose(0, 2, 3, 1).reshape(filters, -1)
+    rows = -(-filters // ROWS) * ROWS
+    matrix = (
+        scratch("packed", (piece.depth, rows), w.dtype).T
+        if turned
+        else scratch("packed", (rows, piece.depth), w.dtype)
+    )
     matrix[filters:] = 0
     for run, row, where in _places(piece):
         matrix[:filters, where] = w[:, run.channels, row, run.column]
     return matrix
 
 
-def _flattened(w: Floats) -> Floats:
+def _turned_over(w: Floats) -> Floats:
     """All weights as ``[K, (I, J, C)]``."""
     filters, channels, height, width = w.shape
-    ordered = w.transpose(0, 2, 3, 1)
-    if w.strides[1] == w.itemsize:
-        whole: Floats = ordered.reshape(filters, -1)
-        return whole
-    # Kernels of an input gradient are a transposed view. Copied as they come, every element would
-    # miss the cache; a cache line of channels at a time takes half as long.
-    matrix = scratch("packed", (filters, height, width, channels), w.dtype)
-    for i, j in np.ndindex(height, width):
-        for start in range(0, channels, LINE):
-            some = slice(start, start + LINE)
-            matrix[:, i, j, some] = ordered[:, i, j, some]
-    return matrix.reshape(filters, -1)
+    matrix = scratch("packed", (height, width, channels, filters), w.dtype)
+    matrix[...] = w.transpose(2, 3, 1, 0)
+    return matrix.reshape(-1, filters).T
 
 
 def _unpack(piece: Piece, matrix: Floats, w: Floats) -> None:
