@@ -10,6 +10,7 @@ import yaml
 from command_line import ROOT, call
 
 from energysim.catalog import load_hardware, load_network
+from energysim.cli.locate import RECIPE_NAMES
 from energysim.network import Layer
 from energysim.train.recipe import RECIPES, Recipe
 from energysim.yamlio import load_model
@@ -80,6 +81,7 @@ def test_a_variant_has_its_layers_written_out() -> None:
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_recipes_are_read_back(name: str) -> None:
+    assert set(RECIPE_NAMES) == set(RECIPES)
     Path("again.yaml").write_text(shown(name))
     assert load_model(Path("again.yaml"), Recipe)[0] == RECIPES[name]
 

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 NAMED: tuple[Kind, ...] = ("nets", "hw")
 """Kinds of file that have a name."""
 
+RECIPE_NAMES = ("default", "paper")
+"""Of recipes, to be told apart without the trainer and NumPy."""
+
 # Fields that only one kind of file has; a mapping's layers are named, a network's stand in a list.
 _MARKS = {
     "hw": re.compile(r"^levels\s*:", re.MULTILINE),
@@ -63,9 +66,11 @@ def any_file(name: str, kind: str | None) -> Path:
 
 def recipe(name: str) -> Recipe | None:
     """Find a recipe of training by a name that is no file's."""
+    if name not in RECIPE_NAMES or Path(name).exists():
+        return None
     from energysim.train.recipe import RECIPES
 
-    return None if Path(name).exists() else RECIPES.get(name)
+    return RECIPES[name]
 
 
 def pattern(name: str) -> Pattern | None:
