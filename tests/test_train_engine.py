@@ -250,8 +250,10 @@ def test_hits() -> None:
 
 
 def test_of_equal_scores_the_first_class_is_on_top() -> None:
-    equal = np.zeros((6, 6), np.float32)
-    assert score(equal, np.arange(6), 1.0) == Score(6, 6.0, 1, 5)
+    equal = np.zeros((7, 1), np.float32)
+    for label in range(7):
+        wanted = Score(1, 1.0, int(label == 0), int(label < 5))
+        assert score(equal, np.array([label]), 1.0) == wanted
 
 
 @pytest.mark.parametrize("wrong", [0, 1])
