@@ -142,8 +142,10 @@ class Engine:
         self.weights = start(network, rng, recipe.init, dtype)
         self.running = running_start(network, dtype)
         self.memory = self.rule.start(self.weights)
-        # The threads stay, and so do the buffers of each.
-        self._pool = ThreadPoolExecutor(self.threads) if self.threads > 1 else None
+        # The threads stay, and so do the buffers of each. One alone computes in a thread of its own
+        # too: glibc takes memory of the main thread back after every step, and then all pages of
+        # the next one are new.
+        self._pool = ThreadPoolExecutor(self.threads)
         self._gradients: list[Floats] = []
 
     def step(self, shards: Sequence[Batch], lr: float) -> Score:
@@ -223,9 +225,6 @@ class Engine:
 
     def _each(self, function: Callable[[S], T], works: Iterable[S]) -> Iterator[T]:
         """Results in order, computed by the threads; few works wait at a time."""
-        if self._pool is None:
-            yield from map(function, works)
-            return
         waiting: deque[Future[T]] = deque()
         for work in works:
             waiting.append(self._pool.submit(function, work))
