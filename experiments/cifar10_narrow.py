@@ -138,47 +138,73 @@ def report() -> None:
     picture(rows)
 
 
+COLOURS = ("#000000", "#0072B2", "#56B4E9", "#009E73", "#F0E442", "#D55E00", "#CC79A7")
+"""Okabe and Ito's, one a pattern or network."""
+MARKS = ("o", "s", "^", "D")
+
+
 def picture(rows: list[dict[str, object]]) -> None:
-    """Accuracy against multiply-accumulates that are left, a line a network; and the curves."""
+    """Accuracy against multiply-accumulates that are left, and how it grew."""
     import matplotlib as mpl
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
     from energysim import plot
 
-    runs = {row["run"]: row for row in read(ROWS)}
     with mpl.rc_context(plot.STYLE):
         figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
-        for network in dict.fromkeys(row["network"] for row in rows):
+        figure.suptitle("CIFAR-10 (JPEG re-encoding), a quarter of the width, few epochs")
+        for number, network in enumerate(dict.fromkeys(row["network"] for row in rows)):
             some = [row for row in rows if row["network"] == network]
             left.errorbar(
                 [int(row["effective_macs"]) / 1e6 for row in some],
                 [float(row["top1_percent"]) for row in some],
                 [float(row["top1_std_percent"] or 0) for row in some],
-                marker="o", markersize=4, capsize=2, linewidth=1, label=network,
+                linestyle="none", marker=MARKS[number], markersize=5, capsize=2, linewidth=1,
+                color=COLOURS[(1, 5, 3, 6)[number]], label=network,
             )  # fmt: skip
             for row in some:
                 left.annotate(
-                    row["pattern"], (int(row["effective_macs"]) / 1e6, float(row["top1_percent"])),
-                    xytext=(4, -9), textcoords="offset points", fontsize=6,
+                    row["pattern"] if row["pattern"] != "dense" or len(some) > 1 else "",
+                    (int(row["effective_macs"]) / 1e6, float(row["top1_percent"])),
+                    xytext=(6, -8), textcoords="offset points", fontsize=6.5,
                 )  # fmt: skip
         left.set(
-            xscale="log", xlabel="MACs left by the pattern [M]", ylabel="test accuracy, top-1 [%]"
+            xscale="log",
+            xlabel="MACs left by the pattern [M]",
+            ylabel="test accuracy, top-1 [%]",
+            title="mean and standard deviation over seeds",
         )
+        left.margins(x=0.12)
+        for axis in (left.xaxis.set_major_formatter, left.xaxis.set_minor_formatter):
+            axis(ScalarFormatter())
         left.legend(loc="lower right")
-        for pattern in PATTERNS:
-            epochs: dict[int, list[float]] = {}
-            for line in read(CURVES):
-                row = runs[line["run"]]
-                if row["pattern"] == pattern and row["network"].startswith("vgg16"):
-                    epochs.setdefault(int(line["epoch"]), []).append(100 * float(line["test_top1"]))
-            right.plot(list(epochs), [mean(each) for each in epochs.values()], label=pattern)
-        right.set(
-            xlabel="epoch", ylabel="test accuracy, top-1 [%]", title="vgg16-x0.25, mean of seeds"
-        )
+        for pattern, epochs in curves("vgg16").items():
+            right.plot(
+                list(epochs),
+                [mean(each) for each in epochs.values()],
+                color=COLOURS[PATTERNS.index(pattern)],
+                marker=".",
+                label=pattern,
+            )
+        right.xaxis.set_major_locator(MaxNLocator(integer=True))
+        right.set(xlabel="epoch", title=f"vgg16-x{WIDTH:g}, mean over seeds")
         right.legend(loc="lower right")
-        left.set_title("CIFAR-10 (JPEG re-encoding), mean and standard deviation of seeds")
         for suffix in ("svg", "png"):
             plot.save(figure, HERE / f"accuracy.{suffix}")
+
+
+def curves(network: str) -> dict[str, dict[int, list[float]]]:
+    """Test accuracies of all seeds by pattern and epoch [%]."""
+    patterns = {
+        row["run"]: row["pattern"] for row in read(ROWS) if row["network"].startswith(network)
+    }
+    found: dict[str, dict[int, list[float]]] = {each: {} for each in PATTERNS}
+    for line in read(CURVES):
+        if line["run"] in patterns:
+            epochs = found[patterns[line["run"]]]
+            epochs.setdefault(int(line["epoch"]), []).append(100 * float(line["test_top1"]))
+    return {pattern: epochs for pattern, epochs in found.items() if epochs}
 
 
 if __name__ == "__main__":
