@@ -158,9 +158,7 @@ KERNELS = [
 def test_gradients_of_masks_by_every_kernel(masks: str, kind: Kind) -> None:
     network = MASKS[masks](network_of(PATTERNED))
     loss = Loss(network, images=3, kind=kind)
-    plan = loss.model.plans["square"]
-    assert set(plan.estimates) == {each for name, each in KERNELS if name == masks}
-    assert plan.kind is kind
+    assert loss.model.plans["square"].kind is kind
     assert_gradients(loss, each=2)
 
 

@@ -7,6 +7,7 @@ a batch go through it in threads of their own.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import sqrt
@@ -430,10 +431,11 @@ def heads_of(network: Network) -> dict[str, int]:
 
 def _plan(layer: Layer, dtype: npt.DTypeLike, batch: int, kind: Kind | str | None) -> ConvPlan:
     """Plan of a layer; of the kind that is asked for, if it can be computed so."""
-    best = ConvPlan.of(layer.shape, layer.mask, dtype=dtype, batch=batch)
-    if kind is None or Kind(kind) not in best.estimates:
-        return best
-    return ConvPlan.of(layer.shape, layer.mask, dtype=dtype, batch=batch, kind=kind)
+    if kind is not None:
+        asked = Kind(kind)
+        with suppress(InputError):  # where it can't be, the best
+            return ConvPlan.of(layer.shape, layer.mask, dtype=dtype, batch=batch, kind=asked)
+    return ConvPlan.of(layer.shape, layer.mask, dtype=dtype, batch=batch)
 
 
 def norm_of(layer: Layer) -> bool:
