@@ -23,7 +23,17 @@ from energysim.axes import Dim, Shape
 from energysim.errors import InputError
 from energysim.sparsity import Mask
 from energysim.train.depthwise import Depthwise
-from energysim.train.lowered import ROWS, Axis, Block, Bools, Lowered, Part, Piece, residues_of
+from energysim.train.lowered import (
+    ROWS,
+    Axis,
+    Block,
+    Bools,
+    Lowered,
+    Part,
+    Piece,
+    equal_rows,
+    residues_of,
+)
 from energysim.train.scratch import Floats
 from energysim.train.winograd import KERNEL, Winograd
 
@@ -315,7 +325,7 @@ class ConvPlan:
         if mask is not None and mask.dims != dims:
             raise InputError(f"the mask has the dims {mask.dims}, the layer's weights {dims}")
         live = None if mask is None or mask.nonzeros == mask.total else mask.array()
-        made, estimates = _choices(shape, live, dims, batch)
+        made, estimates = _choices(shape, live, dims, batch, kind)
         if kind is None:
             chosen = min(made, key=lambda each: estimates.get(each, 0.0))
         elif kind in made:
@@ -483,7 +493,7 @@ class ConvPlan:
 
 
 def _choices(
-    shape: Shape, live: Bools | None, dims: tuple[int, ...], batch: int
+    shape: Shape, live: Bools | None, dims: tuple[int, ...], batch: int, asked: Kind | str | None
 ) -> tuple[dict[Kind, tuple[Group, ...]], dict[Kind, float]]:
     """Kernels of every kind that computes the layer, and what their steps are estimated to take."""
     made: dict[Kind, tuple[Group, ...]] = {}
@@ -498,6 +508,11 @@ def _choices(
     for kind in (plain, Kind.GROUPED, Kind.WINOGRAD):
         if kind is Kind.GROUPED and live is None:
             continue
+        if kind is Kind.GROUPED and asked != kind:
+            # Irregular masks have a part for each filter, which takes minutes to lay out.
+            least = sum(_least_ns(one, shape, batch) for one in mask) / batch / 1000
+            if least >= estimates[plain]:
+                continue
         each: dict[bytes, Group | None] = {}
         for one in mask:
             key = one.tobytes()
@@ -509,6 +524,25 @@ def _choices(
             made[kind] = kernels
             estimates[kind] = sum(_time(group, batch) for group in kernels) / batch / 1000
     return made, estimates
+
+
+def _least_ns(mask: Bools, shape: Shape, batch: int) -> float:
+    """Time that kernels grouped by equal supports take at least, forward and for weights [ns].
+
+    A group of filters has a line for each channel with live weights, at every output position, and
+    a product over the live weights that meet the input, of a few rows at the least.
+    """
+    rows, _ = _axes(shape)
+    met = np.array([stop - first for first, stop in map(rows.valid, range(len(rows.offsets)))])
+    width = shape[Dim.Q] * batch
+    time = 0.0
+    for alike in equal_rows(mask.reshape(len(mask), -1)):
+        live = mask[alike[0]]
+        filters = -(-len(alike) // ROWS) * ROWS + HALF_PEAK_ROWS
+        depths = float(live.sum(axis=(0, 2)) @ met)
+        time += 2 * width * filters * depths / PEAK_FLOP_PER_NS
+        time += int(live.any(axis=(1, 2)).sum()) * shape[Dim.P] * width * COPY_NS
+    return 2 * time
 
 
 def _reaches(shape: Shape) -> bool:
