@@ -1,7 +1,7 @@
 """Whole training steps beside PyTorch: forward, backward and SGD, dense and with sparse kernels.
 
     OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 python benchmarks/trainer.py
-    ... --nets vgg16 small resnet18 --patterns dense PS4_P4
+    ... --nets vgg16 small --patterns dense PS4_P4          chains of layers only
     ... --cores 2            both with so many threads, by the clock, instead of one by CPU time
 
 Steps are those of ``energysim train`` (one shard a thread) and of a plain PyTorch program: modules
@@ -104,6 +104,8 @@ def theirs(network: Network, batch: int, layout: str) -> Callable[[], object]:
             _, _, _, _, _, _, high, wide = layer.shape.dims
             kind = nn.MaxPool2d if layer.mode == "max" else nn.AvgPool2d
             modules.append(kind((high, wide), layer.shape.stride))
+        elif layer.kind != "linear":
+            raise SystemExit(f"{network.name}: a {layer.kind} layer; choose a chain, as vgg16 is")
         else:
             modules += [nn.Flatten(), nn.Linear(layer.shape.dims[3], channels)]
     model = nn.Sequential(*modules)

@@ -31,7 +31,7 @@ from energysim import cache
 from energysim.catalog import load_network
 from energysim.network import Scale
 from energysim.train.data import Dataset, load
-from energysim.train.job import Job
+from energysim.train.job import Job, digest
 from energysim.train.recipe import Recipe
 from energysim.train.record import COLUMNS, LOG, to_csv
 from energysim.train.run import BusyError, Tick, row_if_done, train
@@ -104,8 +104,10 @@ def run(data: Dataset, work: Path) -> None:
 
 def summarise() -> list[dict[str, object]]:
     """Mean and spread over seeds, and what each pattern loses against dense, seed by seed."""
+    recipe, _ = load_model(RECIPE, Recipe)
+    own = digest(recipe.model_dump(mode="json"))
     groups: dict[tuple[str, str], list[dict[str, str]]] = {}
-    for row in read(ROWS):
+    for row in (row for row in read(ROWS) if row["recipe_sha256"] == own):
         groups.setdefault((row["network"].split("+")[0], row["pattern"]), []).append(row)
     found = []
     order = {(f"{name}-x{WIDTH:g}", pattern): i for i, (name, pattern) in enumerate(NETWORKS)}
@@ -132,6 +134,8 @@ def summarise() -> list[dict[str, object]]:
 
 def report() -> None:
     rows = summarise()
+    if not rows:
+        raise SystemExit("no run of this recipe is finished")
     write_atomically(SUMMARY, to_csv(rows, tuple(rows[0])))
     for row in rows:
         print(*row.values(), sep="\t")
@@ -215,5 +219,7 @@ if __name__ == "__main__":
     options = parser.parse_args()
     if options.data is not None:
         run(load(options.data, cache=cache.folder()), options.work)
+    if not options.report and options.data is None:
+        parser.error("give --data to run, or --report")
     if options.report or options.data is not None:
         report()

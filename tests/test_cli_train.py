@@ -93,14 +93,52 @@ def test_verbose_says_how_each_layer_is_computed() -> None:
         (("--net", "unet"), "can't be trained to tell classes"),
         (("--net", "digits_cnn", "--data", "shapes"), "Choose a network for colour images"),
         (("--net", "digits_cnn", "--input", "1"), "2x2 kernel is larger"),
+        (("--net", ","), "--net names no network"),
+        (("--net", "digits_cnn", "--pattern", ","), "names no pattern"),
+        (("--net", "digits_cnn", "--lr", "inf"), "lr: "),
+        (("--net", "digits_cnn,other.yaml"), "two different networks are named 'digits_cnn'"),
     ],
 )
 def test_mistakes(words: tuple[str, ...], message: str, tmp_path: Path) -> None:
+    (tmp_path / "other.yaml").write_text(
+        "{name: digits_cnn, source: a test, input: [1, 8, 8], layers: [{name: fc, kind: linear,"
+        " out: 10}]}\n"
+    )
     done = call("train", *words)
     assert done.status == 2
     assert message in done.err
     assert "Traceback" not in done.err
     assert not (tmp_path / "runs").exists(), "nothing is left behind"
+
+
+def test_images_of_different_sizes(tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image")
+    for split in ("train", "test"):
+        for name in ("cat", "dog"):
+            folder = tmp_path / "pets" / split / name
+            folder.mkdir(parents=True)
+            for side in (20, 33):
+                image.new("RGB", (side, side + 5), "red").save(folder / f"{side}.png")
+    words = ("train", "--net", "vgg16", "--width", "0.0625", "--data", "pets", "--epochs", "1")
+    done = call(*words)
+    assert done.status == 0, done.err
+    assert "3 x 32 x 32, 2 classes" in done.err
+    several = call(*words, "--nets", "vgg16,resnet18_tinyimagenet")
+    assert several.status == 2
+    assert "--input 64" in several.err
+
+
+def test_late_milestones_are_told() -> None:
+    done = call(*SMALL, "--recipe", "paper")
+    assert "1 epochs never reach the milestones [40, 80, 100, 115, 130, 140]" in done.err
+
+
+def test_early_stops_and_what_held_out_images_choose() -> None:
+    words = ("--per-class", "40", "--epochs", "25", "--validation", "0.3", "--stop-after", "1")
+    done = call(*SMALL[:3], *words, "--seeds", "0-1")
+    assert done.status == 0, done.err
+    assert "chosen [%]" in done.out
+    assert "chosen: after the epoch with the smallest loss on images held out" in done.out
 
 
 def test_a_run_that_diverges() -> None:

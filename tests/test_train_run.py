@@ -21,7 +21,7 @@ from energysim.catalog import load_network
 from energysim.errors import InputError
 from energysim.network import Scale
 from energysim.train.checkpoint import Checkpoint
-from energysim.train.data import Dataset, digits, shapes
+from energysim.train.data import Dataset, batches, digits, in_order, shapes
 from energysim.train.grid import run_all, summary
 from energysim.train.job import Job
 from energysim.train.recipe import Recipe
@@ -171,6 +171,7 @@ def test_what_is_written(tmp_path: Path) -> None:
     assert densities.layers["conv2"].input == densities.layers["conv1"].output
     assert 0.1 < densities.layers["conv2"].input < 0.9, "ReLU leaves some zeros and not all"
     assert densities.layers["fc"].output == 1
+    assert "seed 0, 360 images" in (tmp_path / "run" / DENSITIES).read_text()
     assert outcome.records[-1]["test_top1"] == outcome.top1 == row["top1"]
 
 
@@ -191,6 +192,15 @@ def test_held_out_images_choose_an_epoch_and_stop_early(tmp_path: Path) -> None:
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path) -> None:
     with pytest.raises(DivergedError, match=r"the loss is (nan|inf) at step \d+ of epoch 1"):
         train(job(recipe=Recipe(epochs=5, batch=16, lr=1e9)), tmp_path / "run")
+
+
+@pytest.mark.parametrize("lr", [1e30, 1e12])
+def test_a_network_that_has_diverged_is_not_done(lr: float, tmp_path: Path) -> None:
+    """The loss before the only step is fine, and what the step has left is not."""
+    recipe = Recipe(epochs=1, batch=2000, lr=lr, schedule="constant")
+    with pytest.raises(DivergedError, match="the loss on the test images is nan after epoch 1"):
+        train(job(recipe=recipe), tmp_path / "run")
+    assert not (tmp_path / "run" / ROW).exists()
 
 
 def test_two_processes_don_t_work_on_one_run(tmp_path: Path) -> None:
@@ -248,6 +258,24 @@ def test_a_grid_runs_each_job_once(tmp_path: Path) -> None:
     assert summary(rows[:1])[0]["top1_std"] is None
 
 
+def test_networks_of_one_name_are_not_averaged() -> None:
+    rows = [train(job()).row, train(job()).row | {"network_sha256": "another"}]
+    assert [row["seeds"] for row in summary(rows)] == [1, 1]
+    newer = rows[0] | {"seed": 1, "backend": "numpy 99", "epochs": 7}
+    (both,) = summary([rows[0], newer])
+    assert (both["seeds"], both["epochs_least"], both["epochs"]) == (2, 2, 7)
+
+
+def test_a_damaged_checkpoint_stops_its_own_run_only(tmp_path: Path) -> None:
+    jobs = [job(), job(seed=1)]
+    with pytest.raises(Stopped):
+        train(jobs[0], tmp_path / jobs[0].name, tell=stop_at(2))
+    (tmp_path / jobs[0].name / CHECKPOINT).write_bytes(b"")
+    first, second = run_all(jobs, tmp_path)
+    assert isinstance(first.problem, InputError)
+    assert second.row is not None
+
+
 def test_a_grid_goes_on_after_a_run_that_diverges(tmp_path: Path) -> None:
     jobs = [job(recipe=QUICK.model_copy(update={"lr": 1e9})), job()]
     attempts = list(run_all(jobs, tmp_path))
@@ -258,9 +286,13 @@ def test_a_grid_goes_on_after_a_run_that_diverges(tmp_path: Path) -> None:
 def test_grey_images_fill_all_channels_that_a_network_reads() -> None:
     network = load_network("vgg16", scale=Scale(1 / 16))
     made = Job(network, few(2), QUICK, 0)
-    images = made.fitted().train.images
-    assert images.shape[1:] == (3, 32, 32)
-    assert np.array_equal(images[:, 0], images[:, 2])
+    assert made.read == (3, 32)
+    data = made.data
+    for (batch,) in batches(data, np.random.default_rng(0), 7, read=made.read):
+        assert batch.x.shape[:3] == (3, 32, 32)
+        assert np.array_equal(batch.x[0], batch.x[2])
+    whole = next(in_order(data.resized(32), data.resized(32).test, 5)).x
+    assert np.allclose(next(in_order(data, data.test, 5, read=(3, 32))).x[1], whole[0], atol=1e-6)
     assert made.described["dataset_sha256"] == few(2).sha256
 
 

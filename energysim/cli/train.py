@@ -17,6 +17,7 @@ from energysim.sparsity import PATTERNS
 
 if TYPE_CHECKING:
     from energysim.cli.render import Grid
+    from energysim.network import Scale
     from energysim.train.data import Dataset
     from energysim.train.grid import Attempt, Row
     from energysim.train.job import Job
@@ -45,6 +46,8 @@ def _patterns(
 ) -> tuple[str | None, ...]:
     """Names of patterns, or all of them; None = as the network file says."""
     words = _words(ctx, param, text)
+    if text is not None and not words:
+        raise click.BadParameter("names no pattern. Allowed: PS4_P4 or dense,PS4_P4 or all")
     if ALL in words:
         return tuple(PATTERNS)
     return words or (None,)
@@ -231,23 +234,21 @@ def command(
       energysim train --net digits_cnn --patterns dense,PS4_P4,PS1_P9 --seeds 0-2 --out runs
       energysim train --net resnet18 --width 0.25 --data shapes --epochs 2 --per-class 50
     """  # noqa: D301 - click's mark is a backspace
-    from energysim import cache, catalog
+    from energysim import catalog
     from energysim.cli import render
     from energysim.network import Scale
-    from energysim.train.data import load
     from energysim.train.grid import run_all
 
     target = options.target(output, print_format)
     if target.form in ("parquet", "html"):
         raise click.UsageError(f"train gives no {target.form}; choose one of table, csv, json, md")
     recipe = _recipe(recipe_name, {key: own[key] for key in OWN if own[key] is not None})
-    if device != "cpu" and backend != "torch":
-        raise click.UsageError("--device belongs to --backend torch")
-    images = load(data, cache=cache.folder())
+    _check_backend(backend, device, threads)
+    _refuse(nets)
+    images = _images(data, nets, Scale(width, side))
     if per_class is not None:
         images = images.subset(per_class=per_class)
     scale = Scale(width, side, len(images.classes))
-    _refuse(nets)
     networks = [
         catalog.load_network(net, pattern=pattern, scale=scale)
         for net in nets
@@ -256,7 +257,7 @@ def command(
     jobs = _jobs(networks, images, recipe, seeds, backend)
     if not quiet:
         _say_data(images, recipe)
-    if verbose:
+    if verbose and backend == "numpy":
         _say_plans(jobs)
     with _progress(jobs, quiet=quiet) as show:
         attempts = []
@@ -272,6 +273,27 @@ def command(
         render.say(f"{len(rows)} of {len(jobs)} runs in {out}, table in {out / 'accuracy.csv'}")
     if len(rows) < len(jobs):
         context.exit(ASIDE)
+
+
+def _check_backend(backend: str, device: str, threads: int | None) -> None:
+    """Refuse what a back-end can't do, before any images are loaded.
+
+    Raises
+    ------
+    UsageError
+        If an option belongs to the other one.
+    InputError
+        If PyTorch or the device is missing.
+    """
+    if backend == "numpy":
+        if device != "cpu":
+            raise click.UsageError("--device belongs to --backend torch")
+        return
+    if threads is not None:
+        raise click.UsageError("--threads belongs to --backend numpy")
+    from energysim.train.torch_engine import device_named
+
+    device_named(device)
 
 
 def _recipe(name: str, own: dict[str, Any]) -> Recipe:
@@ -300,8 +322,33 @@ def _recipe(name: str, own: dict[str, Any]) -> Recipe:
     try:
         return Recipe.model_validate(given)
     except ValidationError as error:
-        text = "; ".join(each["msg"].removeprefix("Value error, ") for each in error.errors())
+        text = "; ".join(
+            ": ".join([*map(str, each["loc"]), each["msg"].removeprefix("Value error, ")])
+            for each in error.errors()
+        )
         raise click.UsageError(text) from None
+
+
+def _images(data: str, nets: Sequence[str], scale: Scale) -> Dataset:
+    """Load images; those of different sizes in the size that the networks read.
+
+    Raises
+    ------
+    InputError
+        If they can't be loaded, or differ in size and the networks don't read one size.
+    """
+    from energysim import cache
+    from energysim.catalog import load_network
+    from energysim.errors import InputError
+    from energysim.train.data import SizesError, load
+
+    try:
+        return load(data, cache=cache.folder())
+    except SizesError as error:
+        sides = {load_network(net, scale=scale).input_size[1] for net in nets}
+        if len(sides) > 1:
+            raise InputError(f"{error} with --input, such as --input 64") from None
+        return load(data, side=sides.pop(), cache=cache.folder())
 
 
 def _refuse(nets: Sequence[str]) -> None:
@@ -316,6 +363,8 @@ def _refuse(nets: Sequence[str]) -> None:
     from energysim.errors import InputErrors
     from energysim.train.model import untrainable
 
+    if not nets:
+        raise click.UsageError("--net names no network")
     problems = [problem for net in nets for problem in untrainable(load_network(net))]
     if problems:
         raise InputErrors(problems)
@@ -325,9 +374,18 @@ def _jobs(
     networks: Sequence[Any], images: Dataset, recipe: Recipe, seeds: Sequence[int], backend: str
 ) -> list[Job]:
     """All runs, without repeats."""
+    from energysim.errors import InputError
     from energysim.train.job import Job
 
     jobs = [Job(network, images, recipe, seed, backend) for network in networks for seed in seeds]
+    hashes: dict[str, str] = {}
+    for job in jobs:
+        own = job.described["network_sha256"]
+        if hashes.setdefault(job.network.name, own) != own:
+            raise InputError(
+                f"two different networks are named {job.network.name!r}, so that nobody can tell"
+                " their rows apart. Give one another name"
+            )
     return list({job.name: job for job in jobs}.values())
 
 
@@ -346,6 +404,9 @@ def _say_data(images: Dataset, recipe: Recipe) -> None:
     )
     for note in images.notes:
         say(f"  {note}")
+    late = [each for each in recipe.milestones if each >= recipe.epochs]
+    if late:
+        say(f"  {recipe.epochs} epochs never reach the milestones {late}")
     changed = recipe.augmentation(images)
     if recipe.augment is Augment.AUTO:
         how = "cropped and flipped at random" if changed.padding else "not changed"
@@ -404,11 +465,15 @@ class _Show:
 
     def end(self, attempt: Attempt) -> None:
         """A run is over, or needed none."""
+        from energysim.train.run import BusyError
+
         self.number += 1
         if self.bar is not None and self.task is not None:
             self.bar.remove_task(self.task)
             self.task = None
-        if attempt.problem is not None:
+        if isinstance(attempt.problem, BusyError):
+            self._say(f"note: {attempt.problem}; the same command again shows what it finds")
+        elif attempt.problem is not None:
             self._say(f"Error: {attempt.problem}")
         elif attempt.skipped and not self.quiet:
             self._say(f"{attempt.job.network.name} seed {attempt.job.seed}: done before")
@@ -454,7 +519,7 @@ def _text(rows: Sequence[Row], target: options.Target) -> str:
 
 def _grid(rows: Sequence[Row]) -> Grid:
     """One row a network and pattern; several seeds as mean and spread."""
-    from energysim.cli.render import COUNTS, Column, Grid, number, numbers, unit_for
+    from energysim.cli.render import COUNTS, Column, Grid, numbers
     from energysim.train.grid import summary
 
     found = summary(rows)
@@ -470,17 +535,19 @@ def _grid(rows: Sequence[Row]) -> Grid:
     ]
     if any(row["top5"] is not None for row in found):
         columns.append(Column("top-5 [%]", [_share(row, "top5") for row in found]))
+    if any(row["chosen_top1"] is not None for row in found):
+        columns.append(Column("chosen [%]", [_share(row, "chosen_top1") for row in found]))
     columns += [
         Column("seeds", [str(row["seeds"]) for row in found]),
-        Column("epochs", [str(row["epochs"]) for row in found]),
+        Column("epochs", [_range(row["epochs_least"], row["epochs"]) for row in found]),
         figures("parameters", [row["parameters"] for row in found]),
         figures("MACs", [row["macs"] for row in found]),
         figures("effective", [row["effective_macs"] for row in found]),
     ]
     first = found[0]
-    factor, unit = unit_for([first["test_images"]], COUNTS)
-    size = f"{number(first['test_images'], factor)}{unit}"
-    footer = [f"after the last epoch, on {size} test images of {first['dataset']}"]
+    footer = [f"after the last epoch, on {first['test_images']:,} test images"]
+    if any(row["chosen_top1"] is not None for row in found):
+        footer.append("chosen: after the epoch with the smallest loss on images held out")
     if any(row["seeds"] > 1 for row in found):
         footer.append("mean ± standard deviation over seeds")
     if first["synthetic"]:
@@ -491,6 +558,10 @@ def _grid(rows: Sequence[Row]) -> Grid:
         f"accuracy on {first['dataset']}" + (f" ({notes})" if notes else ""),
         tuple(footer),
     )
+
+
+def _range(least: int, most: int) -> str:
+    return str(most) if least == most else f"{least}-{most}"
 
 
 def _share(row: Row, word: str) -> str:

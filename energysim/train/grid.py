@@ -8,8 +8,9 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from energysim.errors import EnergysimError
+from energysim.errors import EnergysimError, InputError
 from energysim.train.job import Job
+from energysim.train.record import TABLE
 from energysim.train.run import (
     BusyError,
     DivergedError,
@@ -60,8 +61,8 @@ def run_all(
     Yields
     ------
     Attempt
-        In the order of the jobs. Runs that diverge or that another process works on are told and
-        left out.
+        In the order of the jobs. Runs that diverge, that another process works on or whose
+        checkpoint is damaged are told and left out.
 
     Raises
     ------
@@ -80,12 +81,16 @@ def run_all(
             begin(job)
         try:
             outcome = train(job, out / job.name, threads=threads, device=device, tell=tell)
-        except (DivergedError, BusyError) as error:
+        except BusyError as error:
+            row = row_if_done(job, out)  # in the meantime, by the other process
+            yield Attempt(job, row, None if row else error, skipped=row is not None)
+        except (DivergedError, InputError) as error:
             yield Attempt(job, None, error)
         else:
             yield Attempt(job, outcome.row)
         write_table(out)
-    write_table(out)
+    if not (out / TABLE).exists():
+        write_table(out)
 
 
 def summary(rows: Iterable[Row]) -> list[Row]:
@@ -98,15 +103,18 @@ def summary(rows: Iterable[Row]) -> list[Row]:
         seed), ``seeds`` their number; what is the same in all rows of a group stays.
     """
     groups: dict[tuple[Any, ...], list[Row]] = {}
-    keys = ("network", "pattern", "dataset", "recipe_sha256", "dataset_sha256", "backend")
+    keys = ("network", "network_sha256", "dataset_sha256", "recipe_sha256")
     for row in rows:
-        groups.setdefault(tuple(row[key] for key in keys), []).append(row)
+        backend = row["backend"].split()[0]  # its version makes no other network
+        groups.setdefault((backend, *(row[key] for key in keys)), []).append(row)
     return [_averaged(group) for group in groups.values()]
 
 
 def _averaged(group: list[Row]) -> Row:
     found = dict(group[0]) | {"seeds": len(group)}
-    for word in ("top1", "top5", "best_top1"):
+    found["epochs_least"] = min(row["epochs"] for row in group)
+    found["epochs"] = max(row["epochs"] for row in group)
+    for word in ("top1", "top5", "best_top1", "chosen_top1"):
         values = [row[word] for row in group if row[word] is not None]
         found[word] = mean(values) if values else None
         found[f"{word}_std"] = stdev(values) if len(values) > 1 else None

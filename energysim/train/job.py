@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from energysim.errors import InputError
 from energysim.network import Network
-from energysim.train.data import Augmentation, Dataset, Split
+from energysim.train.data import Augmentation, Dataset
 from energysim.train.recipe import Recipe
 
 FORMAT = 1
@@ -20,6 +20,9 @@ FORMAT = 1
 
 DIGITS = 8
 """Of the hash in the name of a run's folder."""
+
+LONGEST = 60
+"""Of each word in it [characters]."""
 
 NUMPY, TORCH = "numpy", "torch"
 BACKENDS = (NUMPY, TORCH)
@@ -63,20 +66,10 @@ class Job:
                 f" {self.network.input_size[2]} pixels; images are made squares"
             )
 
-    def fitted(self) -> Dataset:
-        """The images in the size that the network reads, grey ones the same in all channels.
-
-        Made when a run begins and kept by nobody: a grid has many jobs and one set of images.
-        """
-        data, channels = self.data, self.network.input_size[0]
-        if data.shape[0] != channels:
-            data = replace(
-                data,
-                train=_repeated(data.train, channels),
-                test=_repeated(data.test, channels),
-            )
-        side = self.network.input_size[1]
-        return data if data.shape[1:] == (side, side) else data.resized(side)
+    @property
+    def read(self) -> tuple[int, int]:
+        """Channels, and height and width, of the images that the network reads."""
+        return self.network.input_size[:2]
 
     @property
     def augmentation(self) -> Augmentation:
@@ -111,7 +104,7 @@ class Job:
     def name(self) -> str:
         """Of its folder: to be read by people, and different for every job."""
         words = (self.network.name, self.data.name, f"s{self.seed}", self.identity[:DIGITS])
-        return "_".join(_word(each) for each in words)
+        return "_".join(_word(each)[:LONGEST] for each in words)
 
     def generators(self) -> dict[str, np.random.Generator]:
         """Sources of chance, each of its own: asking one more often changes no other."""
@@ -125,10 +118,6 @@ class Job:
 def digest(data: object) -> str:
     """Hash plain data, the same on every machine."""
     return hashlib.sha256(json.dumps(data, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def _repeated(split: Split, channels: int) -> Split:
-    return Split(np.repeat(split.images, channels, axis=1), split.labels)
 
 
 def _word(text: str) -> str:

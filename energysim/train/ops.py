@@ -871,7 +871,8 @@ def matmul_backward(
         As large as the operands.
     """
     by_image, left = _operands(a, b, over, groups)
-    seen = _scaled(_by_image(dy, groups), factor)
+    # A product of its own: images one by one may be seen without a copy.
+    seen = _by_image(dy, groups) * factor
     da = left.swapaxes(2, 3) @ seen
     summed = over is Over.CHANNELS
     db = by_image @ seen.swapaxes(2, 3) if summed else seen @ by_image.swapaxes(2, 3)

@@ -163,7 +163,7 @@ def densities_csv(densities: Mapping[str, tuple[float, float]], source: str) -> 
 
 def log_text(records: Sequence[Record]) -> str:
     """The log: one line of JSON an epoch."""
-    return "".join(f"{json.dumps(each)}\n" for each in records)
+    return "".join(f"{json.dumps(each, allow_nan=False)}\n" for each in records)
 
 
 def weights_by_name(job: Job, weights: Mapping[str, Any], running: Mapping[str, Any]) -> Record:
@@ -195,7 +195,7 @@ def finished(folder: Path) -> dict[str, Any] | None:
         row = json.loads((folder / ROW).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return row if isinstance(row, dict) and set(COLUMNS) <= set(row) else None
+    return row if isinstance(row, dict) and {*COLUMNS, "job"} <= set(row) else None
 
 
 def rows_in(out: Path) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 
 from energysim.errors import EnergysimError, InputError
 from energysim.train.checkpoint import Checkpoint, write_arrays
-from energysim.train.data import Dataset, Split, batches, in_order
+from energysim.train.data import Batch, Dataset, Split, batches, in_order
 from energysim.train.engine import Engine, Score, Trainer, check_zeros, one_blas_thread
 from energysim.train.job import NUMPY, Job
 from energysim.train.model import Watch
@@ -52,6 +52,9 @@ WATCHED = 1000
 """Test images, from the first, on which densities of activations are measured."""
 
 LOCK = "lock"
+
+SMALLER = "Try a smaller one, or warm-up"
+WHICH = {"train": "training images", "validation": "images held out", "test": "test images"}
 
 
 class DivergedError(EnergysimError):
@@ -179,7 +182,7 @@ class _Run:
         measure = _numpy_engine(self.engine, job, state)
         watch = Watch()
         first = Split(self.data.test.images[:WATCHED], self.data.test.labels[:WATCHED])
-        measure.evaluate(in_order(self.data, first, AT_ONCE), watch=watch)
+        measure.evaluate(self._in_order(first), watch=watch)
         views = measure.model.layout.views(state.weights)
         return Outcome(
             row_of(job, self.records, self.engine.name),
@@ -209,8 +212,7 @@ class _Run:
             if not isfinite(got.loss):
                 raise DivergedError(
                     f"{self.job.network.name}: the loss is {got.loss / got.images} at step"
-                    f" {step + 1} of epoch {epoch + 1}, with a learning rate of {lr:g}. Try a"
-                    " smaller one, or warm-up"
+                    f" {step + 1} of epoch {epoch + 1}, with a learning rate of {lr:g}. {SMALLER}"
                 )
             total += got
             speed = total.images / (time.perf_counter() - began)
@@ -218,12 +220,22 @@ class _Run:
         speed = total.images / (time.perf_counter() - began)
         scores = {"train": total}
         if self.held is not None:
-            scores["validation"] = engine.evaluate(in_order(self.data, self.held, AT_ONCE))
-        scores["test"] = engine.evaluate(in_order(self.data, self.data.test, AT_ONCE))
+            scores["validation"] = engine.evaluate(self._in_order(self.held))
+        scores["test"] = engine.evaluate(self._in_order(self.data.test))
+        for word, score in scores.items():
+            if not isfinite(score.loss):
+                raise DivergedError(
+                    f"{self.job.network.name}: the loss on the {WHICH[word]} is {score.loss} after"
+                    f" epoch {epoch + 1}, with a learning rate of {lr:g}. {SMALLER}"
+                )
         record = epoch_record(epoch + 1, lr, speed, scores)
         loss = total.loss / total.images
         self.tell(Tick(self.job, epoch + 1, steps, steps, loss, speed, record))
         return record
+
+    def _in_order(self, split: Split) -> Iterator[Batch]:
+        at_once = min(AT_ONCE, self.job.recipe.batch)
+        return in_order(self.data, split, at_once, read=self.job.read)
 
     def _batches(self) -> Iterator[Any]:
         recipe, draw = self.job.recipe, self.generators
@@ -234,6 +246,7 @@ class _Run:
             recipe.shards,
             changes=draw["changes"],
             augmentation=self.augmentation,
+            read=self.job.read,
         )
 
     def _checkpoint(self) -> Checkpoint:
@@ -250,8 +263,8 @@ class _Run:
 def _parted(job: Job, rng: np.random.Generator) -> tuple[Dataset, Split | None]:
     """The images, and those held out of them."""
     if not job.recipe.validation:
-        return job.fitted(), None
-    return job.fitted().split_validation(job.recipe.validation, rng)
+        return job.data, None
+    return job.data.split_validation(job.recipe.validation, rng)
 
 
 def _engine(job: Job, rng: np.random.Generator, threads: int | None, device: str) -> Trainer:
@@ -313,12 +326,14 @@ def make_folder(folder: Path) -> None:
 def _write(folder: Path, job: Job, outcome: Outcome) -> None:
     """Write the record; what says that the run is done comes last, then the checkpoint goes."""
     row = outcome.row
-    source = f"{row['network']} trained on {row['dataset']}, seed {row['seed']}, {WATCHED} images"
+    images = min(WATCHED, row["test_images"])
+    source = f"{row['network']} trained on {row['dataset']}, seed {row['seed']}, {images} images"
     write_atomically(folder / LOG, log_text(outcome.records))
     write_atomically(folder / DENSITIES, densities_csv(outcome.densities, source))
     write_arrays(folder / WEIGHTS_FILE, dict(outcome.weights))
     record = row | {"job": job.described}
-    write_atomically(folder / ROW, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+    text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)
+    write_atomically(folder / ROW, f"{text}\n")
     (folder / CHECKPOINT).unlink(missing_ok=True)
 
 

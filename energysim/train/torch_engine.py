@@ -89,7 +89,7 @@ class TorchEngine:
         refuse_untrainable(network)
         self.network, self.layout = network, Layout.of(network)
         self.heads = heads_of(network)
-        self.device = _device(device)
+        self.device = device_named(device)
         self.name = f"torch {torch.__version__} {self.device.type}"
         # As exact as on the CPU, and with the same kernels in every run.
         torch.backends.cudnn.allow_tf32 = False
@@ -231,7 +231,14 @@ class TorchEngine:
         return torch.from_numpy(np.array(array)).to(self.device)
 
 
-def _device(name: str) -> Any:
+def device_named(name: str) -> Any:
+    """Find a device of PyTorch.
+
+    Raises
+    ------
+    InputError
+        If there is none of this name here.
+    """
     try:
         device = torch.device(name)
     except RuntimeError:

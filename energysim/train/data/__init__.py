@@ -11,6 +11,7 @@ from energysim.train.data.augment import (
 from energysim.train.data.bundled import digits
 from energysim.train.data.dataset import Dataset, Split
 from energysim.train.data.load import BUNDLED, LAYOUTS, load
+from energysim.train.data.pictures import SizesError
 from energysim.train.data.shapes import shapes
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "Batch",
     "Dataset",
     "Fill",
+    "SizesError",
     "Split",
     "batches",
     "digits",

@@ -18,8 +18,12 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from energysim.errors import InputError
 from energysim.train.data.dataset import Dataset, Images, Labels, Split
+from energysim.train.data.fit import fit
 
 _PIXEL_MAX = 255
+
+Size = tuple[int, int]
+"""Channels, and height and width, that a network reads."""
 
 
 class Fill(StrEnum):
@@ -74,6 +78,7 @@ def batches(
     *,
     changes: np.random.Generator | None = None,
     augmentation: Augmentation = UNCHANGED,
+    read: Size | None = None,
 ) -> Iterator[tuple[Batch, ...]]:
     """All training images once, in random order.
 
@@ -91,7 +96,9 @@ def batches(
     changes : numpy.random.Generator, optional
         What crops and flips; needed with an augmentation that does either.
     augmentation : Augmentation
-        How images are changed.
+        How images are changed, in the size that is read.
+    read : (channels, height), optional
+        What a network reads, see :func:`as_read`; by default the images as they are.
 
     Yields
     ------
@@ -105,18 +112,22 @@ def batches(
     rows = order.permutation(len(data.train))
     for first in range(0, len(rows), size):
         step = rows[first : first + size]
-        images, labels = data.train.images[step], data.train.labels[step]
+        images, labels = _sized(data.train.images[step], read), data.train.labels[step]
         draw = Draw.none(len(step)) if changes is None else Draw.of(changes, augmentation, images)
         yield tuple(
             Batch(
-                normalised(cropped(images[part], draw.part(part), augmentation), data),
+                _filled(
+                    normalised(cropped(images[part], draw.part(part), augmentation), data), read
+                ),
                 labels[part],
             )
             for part in _parts(len(step), shards)
         )
 
 
-def in_order(data: Dataset, split: Split, size: int) -> Iterator[Batch]:
+def in_order(
+    data: Dataset, split: Split, size: int, *, read: Size | None = None
+) -> Iterator[Batch]:
     """All images of a split as they stand, to measure accuracy.
 
     Parameters
@@ -127,11 +138,23 @@ def in_order(data: Dataset, split: Split, size: int) -> Iterator[Batch]:
         ``data.test``, or what was held out.
     size : int
         Images at once.
+    read : (channels, height), optional
+        As for :func:`batches`.
     """
     for first in range(0, len(split), size):
-        images = np.asarray(split.images[first : first + size])
+        images = _sized(np.asarray(split.images[first : first + size]), read)
         pixels = np.ascontiguousarray(images.transpose(1, 2, 3, 0))
-        yield Batch(normalised(pixels, data), split.labels[first : first + size])
+        yield Batch(_filled(normalised(pixels, data), read), split.labels[first : first + size])
+
+
+def _sized(images: Images, read: Size | None) -> Images:
+    """Images in the size that is read, a batch at a time: all at once may not fit into memory."""
+    return images if read is None else fit(images, read[1])
+
+
+def _filled(x: npt.NDArray[np.float32], read: Size | None) -> npt.NDArray[np.float32]:
+    """Grey images the same in all channels that are read."""
+    return x if read is None or len(x) == read[0] else np.repeat(x, read[0], axis=0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -111,6 +111,10 @@ def _key(pictures: Pictures, side: int | None) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
+class SizesError(InputError):
+    """Images differ in size, and none to bring them to was given."""
+
+
 def _looked_at(pictures: Pictures, side: int | None) -> tuple[int, tuple[int, int]]:
     """Channels, height and width that will come out, from the heads of the files."""
     from PIL import Image
@@ -133,7 +137,7 @@ def _looked_at(pictures: Pictures, side: int | None) -> tuple[int, tuple[int, in
         return (1 if grey else 3), (side, side)
     if len(sizes) > 1:
         ((first, one), (second, other), *_) = sizes.items()
-        raise InputError(
+        raise SizesError(
             f"images differ in size: {one} is {first[1]}x{first[0]}, {other} {second[1]}x"
             f"{second[0]}. Give the size to bring all of them to"
         )
