@@ -9,7 +9,8 @@ of ``torch.nn``, ``torch.optim.SGD``, the better of its two memory layouts; it m
 all other weights, so its time is that of the dense network. Both take turns in the same run. One
 thread is measured in CPU time, more by the clock. ``peak`` is the share of the speed of a plain
 matrix product (1024 x 1024 x 1024, single precision, in the same run) that the multiply-accumulates
-of live weights reach, as if each were done (Winograd does fewer). Without PyTorch its columns stay empty.
+of live weights reach, as if each were done (Winograd does fewer). Without PyTorch its columns stay
+empty.
 """
 
 import argparse
