@@ -37,6 +37,10 @@ class InputErrors(InputError):  # noqa: N818 - it is several errors
         super().__init__("\n".join(self.problems) + f"\n{count} error{'s' * (count != 1)}")
 
 
+class MissingExtraError(InputError, ImportError):
+    """A part of the package that was asked for needs a library that is not installed."""
+
+
 class DoesNotFitError(EnergysimError):
     """A layer fits no mapping; the message names the level and what is missing."""
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from energysim.axes import Dim
-from energysim.errors import InputError
+from energysim.errors import InputError, MissingExtraError
 from energysim.network import NETWORK_INPUT, Activation, Layer, LayerKind, Network, Over, PoolMode
 from energysim.train.data import Batch
 from energysim.train.engine import Score, State
@@ -45,7 +45,7 @@ try:
     import torch
     import torch.nn.functional as F  # noqa: N812 - its usual name
 except ImportError as _error:
-    raise InputError(
+    raise MissingExtraError(
         "the back-end torch needs PyTorch, which is not installed: pip install 'energysim[torch]'"
     ) from _error
 
