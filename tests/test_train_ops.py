@@ -8,8 +8,6 @@ from math import erf, erfc
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from machines import network
 
 from energysim.axes import Dim, Shape
@@ -283,29 +281,6 @@ def test_concat() -> None:
     first, second = ops.concat_backward(y, [2, 5])
     np.testing.assert_array_equal(first, a)
     np.testing.assert_array_equal(second, b)
-
-
-@pytest.mark.parametrize("dims", [(3, 2, 4, 2), (3, 1, 1, 2)])
-def test_multiply(dims: tuple[int, ...]) -> None:
-    x, scale, dy = normal(3, 2, 4, 2), normal(*dims, seed=1), normal(3, 2, 4, 2, seed=2)
-    dx, dscale = ops.multiply_backward(dy, x, scale)
-    assert_gradient(lambda: ops.multiply(x, scale), x, dy, dx)
-    assert_gradient(lambda: ops.multiply(x, scale), scale, dy, dscale)
-
-
-@given(st.integers(1, 6), st.integers(1, 6))
-@settings(max_examples=20, deadline=None)
-def test_shuffle(groups: int, each: int) -> None:
-    x = normal(groups * each, 2, 1, 3)
-    y = ops.shuffle(x, groups)
-    for i, j in product(range(groups), range(each)):
-        np.testing.assert_array_equal(y[j * groups + i], x[i * each + j])
-    np.testing.assert_array_equal(ops.shuffle_backward(y, groups), x)
-
-
-def test_shuffle_needs_groups_that_divide() -> None:
-    with pytest.raises(InputError, match="must divide the 6 channels, got 4"):
-        ops.shuffle(normal(6, 1), 4)
 
 
 @pytest.mark.parametrize("channels", [[3, 1, 0], [2, 2, 0, 2], [], list(range(5))])

@@ -676,31 +676,6 @@ def multiply_backward(dy: Floats, x: Floats, scale: Floats) -> tuple[Floats, Flo
     return dy * scale, dscale.reshape(scale.shape)
 
 
-def shuffle(x: Floats, groups: int) -> Floats:
-    """Deal out the channels of each group in turn: channel j of group i becomes j * groups + i.
-
-    References
-    ----------
-    X. Zhang, X. Zhou, M. Lin, J. Sun, "ShuffleNet", CVPR 2018, section 3.1.
-
-    Raises
-    ------
-    InputError
-        If the groups don't divide the channels.
-
-    Examples
-    --------
-    >>> shuffle(np.arange(6.0), 2).tolist()
-    [0.0, 3.0, 1.0, 4.0, 2.0, 5.0]
-    """
-    return _grouped(x, groups).swapaxes(0, 1).reshape(x.shape)
-
-
-def shuffle_backward(dy: Floats, groups: int) -> Floats:
-    """Gradient of :func:`shuffle`: the other way round."""
-    return shuffle(dy, len(dy) // max(1, groups))
-
-
 def pick(x: Floats, channels: Ints) -> Floats:
     """Read some channels, in any order and any number of times.
 
