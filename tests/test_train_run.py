@@ -203,6 +203,18 @@ def test_a_network_that_has_diverged_is_not_done(lr: float, tmp_path: Path) -> N
     assert not (tmp_path / "run" / ROW).exists()
 
 
+def test_interrupted_after_the_last_epoch_all_epochs_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("energysim.train.run.densities_of", stop)
+    with pytest.raises(KeyboardInterrupt, match="2 of 2 epochs are kept in"):
+        train(job(), tmp_path / "run")
+    assert (tmp_path / "run" / CHECKPOINT).exists()
+
+
 def test_two_processes_don_t_work_on_one_run(tmp_path: Path) -> None:
     def second(_: Tick) -> None:
         with pytest.raises(BusyError, match="another process works on this run"):

@@ -134,8 +134,8 @@ def main() -> None:
       energysim run --net vgg16_ps --hw edge_tpu
 
     \b
-    Exit status: 0 done, 1 a bug, 2 wrong usage or input, 3 a layer does not fit,
-    130 interrupted.
+    Exit status: 0 done, 1 a bug, 2 wrong usage or input, 3 a layer does not fit
+    or training came to nothing, 130 interrupted.
 
     \b
     Tab completion, for bash (zsh and fish alike):

@@ -131,11 +131,11 @@ def train(
         run = _Run(job, folder, threads, device, tell or (lambda _: None))
         try:
             run.go()
+            outcome = run.outcome()
+            if folder is not None:
+                _write(folder, job, outcome)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(run.kept()) from None
-        outcome = run.outcome()
-        if folder is not None:
-            _write(folder, job, outcome)
         return outcome
 
 
@@ -169,7 +169,7 @@ class _Run:
         if self.path is None:
             return f"epoch {done + 1} of {of} was not finished, and nothing is kept."
         if not done:
-            return f"the first of {of} epochs was not finished, so nothing is kept."
+            return f"the first of {of} epochs was not finished, so nothing of this run is kept."
         return (
             f"{done} of {of} epochs are kept in {self.path.parent}; the same command goes on"
             " from there."
