@@ -43,14 +43,20 @@ def test_without_pytorch_one_is_told_what_to_install(monkeypatch: pytest.MonkeyP
 # -- the two back-ends -----------------------------------------------------------------------------
 
 
-def engines(network: Network, recipe: Recipe, dtype: str = "float64") -> tuple[Engine, Any]:
+def engines(
+    network: Network, recipe: Recipe, dtype: str = "float64", device: str = "cpu", **settings: bool
+) -> tuple[Engine, Any]:
     """Both, from the same seed."""
-    pytest.importorskip("torch")
+    torch = pytest.importorskip("torch")
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
     from energysim.train.torch_engine import TorchEngine
 
     return (
         Engine(network, recipe, np.random.default_rng(0), dtype=np.dtype(dtype)),
-        TorchEngine(network, recipe, np.random.default_rng(0), dtype=dtype),
+        TorchEngine(
+            network, recipe, np.random.default_rng(0), dtype=dtype, device=device, **settings
+        ),
     )
 
 
@@ -88,11 +94,15 @@ RECIPES = {
 }
 
 
+devices = pytest.mark.parametrize("device", ["cpu", "cuda"])
+
+
+@devices
 @pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("name", NETWORKS)
-def test_ten_steps_in_double_precision(name: str, recipe: str) -> None:
+def test_ten_steps_in_double_precision(name: str, recipe: str, device: str) -> None:
     network = NETWORKS[name]
-    ours, theirs = engines(network, RECIPES[recipe])
+    ours, theirs = engines(network, RECIPES[recipe], device=device)
     begun = ours.weights.copy()
     np.testing.assert_array_equal(begun, theirs.state().weights)
     for step, shards in enumerate(steps(network, 10)):
@@ -109,10 +119,11 @@ def test_ten_steps_in_double_precision(name: str, recipe: str) -> None:
     assert (one.images, one.first, one.among) == (other.images, other.first, other.among)
 
 
+@devices
 @pytest.mark.parametrize("name", ["shufflenet_v2", "efficientnet_b0", "densenet121", "googlenet"])
-def test_bundled_networks(name: str) -> None:
+def test_bundled_networks(name: str, device: str) -> None:
     network = load_network(name, scale=Scale(0.05, 32, 10))
-    ours, theirs = engines(network, RECIPES["sgd"])
+    ours, theirs = engines(network, RECIPES["sgd"], device=device)
     # Deep in the network an image is one pixel: norms over a few of them would amplify rounding.
     for shards in steps(network, 3, images=24):
         one, other = ours.step(shards, 1e-3), theirs.step(shards, 1e-3)
@@ -120,16 +131,48 @@ def test_bundled_networks(name: str) -> None:
     assert_alike(ours, theirs, 1e-9)
 
 
+@devices
 @pytest.mark.parametrize("pattern", ["dense", "PS4_P4", "PSD2_P8"])
-def test_ten_steps_in_single_precision(pattern: str) -> None:
+def test_ten_steps_in_single_precision(pattern: str, device: str) -> None:
     """Of a network that doesn't amplify rounding, as deep ones with small shards do."""
     network = load_network("digits_cnn").with_pattern(pattern)
-    ours, theirs = engines(network, Recipe(batch=64), "float32")
+    ours, theirs = engines(network, Recipe(batch=64), "float32", device)
     for seed in range(10):
         shards = cut(images_for(network, 64, seed=seed), 32)
         one, other = ours.step(shards, 0.01), theirs.step(shards, 0.01)
         assert one.loss == pytest.approx(other.loss, rel=1e-4)
     assert_alike(ours, theirs, 1e-4)
+
+
+@devices
+@pytest.mark.parametrize("name", ["digits_cnn+PS4_P4", "mobilenet_v2", "densenet121"])
+def test_products_in_bfloat16(name: str, device: str) -> None:
+    """Eight bits of mantissa: losses agree to a few thousandths, fixed zeros stay zeros."""
+    name, _, pattern = name.partition("+")
+    network = load_network(name, pattern=pattern or None, scale=Scale(0.25, 32, 10))
+    ours, theirs = engines(network, Recipe(batch=64), "float32", device, bf16=True)
+    again = engines(network, Recipe(batch=64), "float32", device, bf16=True)[1]
+    for seed in range(5):
+        shards = [images_for(network, 64, seed=seed)]
+        one, other = ours.step(shards, 0.01), theirs.step(shards, 0.01)
+        assert one.loss != other.loss
+        assert one.loss == pytest.approx(other.loss, rel=0.02)
+        again.step(shards, 0.01)
+    state = theirs.state()
+    assert state.weights.dtype == np.float32
+    check_zeros(network, state.weights)
+    np.testing.assert_array_equal(state.weights, again.state().weights)
+    assert theirs.evaluate(shards).loss == pytest.approx(ours.evaluate(shards).loss, rel=0.05)
+    assert theirs.name.startswith("torch-bf16 ")
+
+
+@devices
+def test_same_bits_again(device: str) -> None:
+    network = load_network("resnet18", pattern="PS4_P4", scale=Scale(0.25, 32, 10))
+    first, second = (engines(network, Recipe(batch=64), "float32", device)[1] for _ in range(2))
+    for shards in steps(network, 3, images=64):
+        assert first.step(shards, 0.01) == second.step(shards, 0.01)
+    np.testing.assert_array_equal(first.state().weights, second.state().weights)
 
 
 def test_twenty_steps_of_one_batch() -> None:

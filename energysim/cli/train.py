@@ -190,10 +190,11 @@ recipe_options = options.together(
 )
 @click.option(
     "--backend",
-    type=click.Choice(("numpy", "torch")),
+    type=click.Choice(("numpy", "torch", "torch-bf16")),
     default="numpy",
     show_default=True,
-    help="What computes; torch is an extra, for full size and GPUs.",
+    help="What computes; torch is an extra, for full size and GPUs, and torch-bf16 the same with "
+    "products in bfloat16, less exact and on GPUs many times faster.",
 )
 @click.option("--device", default="cpu", show_default=True, help="Of torch: cpu, cuda, cuda:1.")
 @options.print_format

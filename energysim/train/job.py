@@ -24,8 +24,8 @@ DIGITS = 8
 LONGEST = 60
 """Of each word in it [characters]."""
 
-NUMPY, TORCH = "numpy", "torch"
-BACKENDS = (NUMPY, TORCH)
+NUMPY, TORCH, TORCH_BF16 = "numpy", "torch", "torch-bf16"
+BACKENDS = (NUMPY, TORCH, TORCH_BF16)
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Job:
     recipe: Recipe
     seed: int
     backend: str = NUMPY
-    """``numpy`` or ``torch``"""
+    """``numpy``, ``torch``, or ``torch-bf16``, which multiplies in bfloat16"""
 
     def __post_init__(self) -> None:
         classes, outputs = len(self.data.classes), self.network.layers[-1].output[0]

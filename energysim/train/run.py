@@ -18,7 +18,7 @@ from energysim.errors import EnergysimError, InputError
 from energysim.train.checkpoint import Checkpoint, write_arrays
 from energysim.train.data import Batch, Dataset, Split, batches, in_order
 from energysim.train.engine import Engine, Score, Trainer, check_zeros, one_blas_thread
-from energysim.train.job import NUMPY, Job
+from energysim.train.job import NUMPY, TORCH_BF16, Job
 from energysim.train.model import Watch
 from energysim.train.record import (
     CHECKPOINT,
@@ -107,7 +107,7 @@ def train(
     threads : int, optional
         By default as many as shards and cores. Their number changes no result.
     device : str
-        For the back-end ``torch``: ``cpu`` or ``cuda``.
+        For the back-ends in PyTorch: ``cpu`` or ``cuda``.
     tell : callable, optional
         Is told of every step and epoch.
 
@@ -272,7 +272,9 @@ def _engine(job: Job, rng: np.random.Generator, threads: int | None, device: str
         return Engine(job.network, job.recipe, rng, threads=threads)
     from energysim.train.torch_engine import TorchEngine
 
-    engine: Trainer = TorchEngine(job.network, job.recipe, rng, device=device)
+    engine: Trainer = TorchEngine(
+        job.network, job.recipe, rng, device=device, bf16=job.backend == TORCH_BF16
+    )
     return engine
 
 
