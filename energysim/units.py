@@ -1,7 +1,8 @@
-"""The glossary of output columns, and the few conversions between units."""
+"""The glossary of output columns, the few conversions between units, and numbers as text."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite
 
@@ -126,3 +127,105 @@ def si(value: float, digits: int = 3) -> str:
         return scientific
     decimals = digits - 1 - exponent
     return f"{round(value, decimals):.{max(decimals, 0)}f}"
+
+
+# -- numbers as people read them -----------------------------------------------------------------
+
+Unit = tuple[float, str]
+"""Factor and name of a unit."""
+
+COUNTS: tuple[Unit, ...] = ((1, ""), (1e3, "k"), (1e6, "M"), (1e9, "G"))
+BITS: tuple[Unit, ...] = ((1, "bit"), (1e3, "kbit"), (1e6, "Mbit"), (1e9, "Gbit"))
+BYTES: tuple[Unit, ...] = ((1, "B"), (1e3, "kB"), (1e6, "MB"), (1e9, "GB"))
+PICOJOULES: tuple[Unit, ...] = ((1, "pJ"), (1e3, "nJ"), (1e6, "uJ"), (1e9, "mJ"), (1e12, "J"))
+NANOSECONDS: tuple[Unit, ...] = ((1, "ns"), (1e3, "us"), (1e6, "ms"), (1e9, "s"))
+
+LEAST_MEDIAN = 0.5
+"""A column takes the largest unit in which half of its values are no less than this."""
+
+LEAST_SHOWN = 0.001
+"""Smaller values of a column are shown as less than this."""
+
+PERCENT = 100
+
+SMALL = 0.1
+"""Percentages below this are shown as less than this, ratios below it with three digits."""
+
+
+def number(value: float, factor: float = 1) -> str:
+    """Three significant digits in a given unit.
+
+    Examples
+    --------
+    >>> [number(value, 1e6) for value in (1_234_567, 0, 12)]
+    ['1.23', '0', '<0.001']
+    """
+    scaled = value / factor
+    return f"<{LEAST_SHOWN}" if 0 < scaled < LEAST_SHOWN else si(scaled)
+
+
+def unit_for(
+    values: Sequence[float], units: Sequence[Unit], *, least: float = LEAST_MEDIAN
+) -> Unit:
+    """Choose the largest unit in which at least half of the values are no less than ``least``.
+
+    Examples
+    --------
+    >>> unit_for([0, 650_000, 2_300_000], COUNTS)
+    (1000000.0, 'M')
+    """
+    from statistics import median
+
+    present = [value for value in values if value] or [0]
+    middle = median(present)
+    fitting = [unit for unit in units if middle >= least * unit[0]]
+    return fitting[-1] if fitting else units[0]
+
+
+def heading(name: str, unit: str) -> str:
+    """Name of a column with its unit in square brackets."""
+    return f"{name} [{unit}]" if unit else name
+
+
+def percent(part: float, whole: float) -> str:
+    """Part of a whole in percent, to two digits.
+
+    Examples
+    --------
+    >>> [percent(part, 1000) for part in (623, 9, 0.1, 0)]
+    ['62', '0.90', '<0.1', '0']
+    """
+    value = PERCENT * part / whole if whole else 0.0
+    if not value:
+        return "0"
+    if value < SMALL:
+        return f"<{SMALL}"
+    return si(value, 2) if value < PERCENT else f"{value:.0f}"
+
+
+def times(value: float, base: float) -> str:
+    """Ratio of two figures, as people say it.
+
+    Examples
+    --------
+    >>> times(51, 100), times(3, 0), times(0, 0)
+    ('0.51x', '-', '1.00x')
+    """
+    if value == base:
+        return "1.00x"
+    if not base:
+        return "-"
+    ratio = value / base
+    return f"{ratio:.2f}x" if SMALL <= ratio < PERCENT else f"{si(ratio)}x"
+
+
+def quantity(value: float, units: Sequence[Unit]) -> str:
+    """Write one figure with its unit.
+
+    Examples
+    --------
+    >>> quantity(2.5e9, PICOJOULES), quantity(0, BYTES)
+    ('2.50 mJ', '0 B')
+    """
+    factor, unit = unit_for([value], units, least=1)
+    return f"{number(value, factor)} {unit}"

@@ -11,7 +11,7 @@ from click.core import ParameterSource
 
 from energysim.cli import options, render
 from energysim.model.systolic import systolic, systolic_array
-from energysim.units import cycles_to_ms
+from energysim.units import COUNTS, cycles_to_ms, times
 
 if TYPE_CHECKING:
     from energysim.hardware import Hardware
@@ -136,7 +136,7 @@ def show_systolic(
     cycles = [each.cycles for each in found]
     total = sum(cycles)
     figures = [
-        render.numbers(name, [getattr(each, part) for each in found], render.COUNTS)
+        render.numbers(name, [getattr(each, part) for each in found], COUNTS)
         for name, part in (
             ("folds", "folds"),
             ("cycles", "cycles"),
@@ -191,18 +191,16 @@ def _grid(network: Network, rows: Sequence[Row]) -> render.Grid:
     totals = [row.energy.total for row in rows]
     names = ("DRAM", "cache", "registers", "MACs", "total")
     figures = [
-        render.numbers(
-            name, [getattr(row.energy, part) for row in rows], render.COUNTS, like=totals
-        )
+        render.numbers(name, [getattr(row.energy, part) for row in rows], COUNTS, like=totals)
         for name, part in zip(names, parts, strict=True)
     ]
-    ratios = [render.times(row.energy.total, row.dense.total) for row in rows]
+    ratios = [times(row.energy.total, row.dense.total) for row in rows]
     dense = sum(row.dense.total for row in rows)
     columns = (
         render.Column("layer", [row.layer.name for row in rows], "total", right=False,
                       narrow="cut"),
         *figures,
-        render.Column("of dense", ratios, render.times(sum(totals), dense)),
+        render.Column("of dense", ratios, times(sum(totals), dense)),
         render.Column("stored", [row.format for row in rows], right=False),
     )  # fmt: skip
     footer = (

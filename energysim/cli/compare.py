@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from energysim.cli import options
-from energysim.cli.render import BITS
 from energysim.errors import InputError, InputErrors
 from energysim.sparsity import PATTERNS
+from energysim.units import BITS
 
 if TYPE_CHECKING:
-    from energysim.cli.render import Column, Grid, Unit
+    from energysim.cli.render import Column, Grid
     from energysim.compare import Comparison, LeftOut, Row
+    from energysim.units import Unit
 
 Found = TypeVar("Found")
 
@@ -304,7 +305,7 @@ def _names(rows: Sequence[Row]) -> list[Column]:
 
 
 def _network_columns(rows: Sequence[Row]) -> list[tuple[Column, ...]]:
-    from energysim.cli.render import COUNTS
+    from energysim.units import COUNTS
 
     every, dense = [row.figures for row in rows], [row.dense for row in rows]
     stored = [each.stored_bits for each in every]
@@ -332,7 +333,7 @@ def _network_columns(rows: Sequence[Row]) -> list[tuple[Column, ...]]:
 
 
 def _cost_columns(rows: Sequence[Row]) -> list[tuple[Column, ...]]:
-    from energysim.cli.render import BYTES, COUNTS, PICOJOULES
+    from energysim.units import BYTES, COUNTS, PICOJOULES
 
     every, dense = [row.figures for row in rows], [row.dense for row in rows]
     return [
@@ -366,7 +367,8 @@ def _figure(
     like: Sequence[float] = (),
 ) -> tuple[Column, ...]:
     """Column of a figure, and of its ratio to ``base`` where there is one."""
-    from energysim.cli.render import Column, numbers, times
+    from energysim.cli.render import Column, numbers
+    from energysim.units import times
 
     column = replace(numbers(name, values, units, like=like), total="")
     if not base:
@@ -375,7 +377,8 @@ def _figure(
 
 
 def _format_columns(rows: Sequence[Row]) -> list[tuple[Column, ...]]:
-    from energysim.cli.render import Column, heading, number, unit_for
+    from energysim.cli.render import Column
+    from energysim.units import heading, number, unit_for
 
     factor, unit = unit_for([row.figures.stored_bits for row in rows], BITS)
     chosen = Column("chosen", [row.weight_format for row in rows], right=False)

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from energysim.axes import Dim, Shape
-from energysim.cli.render import COUNTS, number, unit_for
 from energysim.network import NETWORK_INPUT, Activation, Layer, LayerKind, Network, Shuffle
 from energysim.network.activate import usual_activations
 from energysim.network.wiring import Channel, Wiring
 from energysim.sparsity import Pattern, coverage
+from energysim.units import COUNTS, number, unit_for
 from energysim.yamlio import to_yaml
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from math import prod
 
 from energysim.axes import RELEVANT, Dim, Shape, Tensor
-from energysim.cli.render import PICOJOULES, UNBOUNDED, number, percent, unit_for
+from energysim.cli.render import UNBOUNDED
 from energysim.errors import InputError, did_you_mean
 from energysim.mapping import LevelLoops, machine_rules, nominal_tile, read_loops, write_line
 from energysim.model.capacity import Occupancy
@@ -16,7 +16,7 @@ from energysim.network import Layer
 from energysim.price import machine_of
 from energysim.result import LayerRow, Result
 from energysim.sparsity import DENSE, Activity
-from energysim.units import BITS_PER_BYTE
+from energysim.units import BITS_PER_BYTE, PICOJOULES, number, percent, unit_for
 
 FULL = 0.9
 """A memory this full limits the tiles."""

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from energysim.cli import options
-from energysim.cli.render import BITS
 from energysim.sparsity import RUN_BITS
+from energysim.units import BITS
 
 if TYPE_CHECKING:
     from energysim.cli.render import Column, Grid
@@ -105,7 +105,8 @@ def _records(network: Network, bits: int, run_bits: int) -> list[Record]:
 
 def _grid(network: Network, records: Sequence[Record], bits: int, run_bits: int) -> Grid:
     """One row a layer, one column a format."""
-    from energysim.cli.render import COUNTS, Column, Grid, number, numbers, times, unit_for
+    from energysim.cli.render import Column, Grid, numbers
+    from energysim.units import COUNTS, number, times, unit_for
 
     rows: dict[str, dict[str, Record]] = {}
     for record in records:
@@ -133,7 +134,8 @@ def _grid(network: Network, records: Sequence[Record], bits: int, run_bits: int)
 
 def _column(name: str, records: Sequence[Record | None], unit: tuple[float, str]) -> Column:
     """Bits of every layer in one format; a total only where it holds them all."""
-    from energysim.cli.render import Column, heading, number
+    from energysim.cli.render import Column
+    from energysim.units import heading, number
 
     def cell(values: int, metadata: int) -> str:
         return f"{number(values, unit[0])} + {number(metadata, unit[0])}"

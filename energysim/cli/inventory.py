@@ -8,13 +8,13 @@ from typing import Any
 
 from energysim import catalog
 from energysim.catalog import Kind
-from energysim.cli.render import Column, Grid, Narrow, number
+from energysim.cli.render import Column, Grid, Narrow
 from energysim.errors import InputError
 from energysim.hardware import Hardware
 from energysim.mapper.dataflows import DATAFLOWS
 from energysim.network import Network
 from energysim.sparsity import ALL_TAPS, PATTERNS
-from energysim.units import BITS_PER_KIB
+from energysim.units import BITS_PER_KIB, number
 
 Record = Mapping[str, Any]
 

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from statistics import median
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
@@ -22,7 +21,22 @@ from energysim.axes import Action, Tensor
 from energysim.cli.options import Target
 from energysim.errors import DoesNotFitError, EnergysimError, InputError
 from energysim.sparsity import ALL_TAPS, PATTERNS, SIDE
-from energysim.units import BITS_PER_BYTE, si
+from energysim.units import (
+    BITS_PER_BYTE,
+    BYTES,
+    COUNTS,
+    NANOSECONDS,
+    PERCENT,
+    PICOJOULES,
+    Unit,
+    heading,
+    number,
+    percent,
+    quantity,
+    si,
+    times,
+    unit_for,
+)
 from energysim.yamlio import write_atomically
 
 if TYPE_CHECKING:
@@ -34,21 +48,6 @@ if TYPE_CHECKING:
 
 Narrow = Literal["keep", "cut", "wrap"]
 
-Unit = tuple[float, str]
-"""Factor and name of a unit."""
-
-COUNTS: tuple[Unit, ...] = ((1, ""), (1e3, "k"), (1e6, "M"), (1e9, "G"))
-BITS: tuple[Unit, ...] = ((1, "bit"), (1e3, "kbit"), (1e6, "Mbit"), (1e9, "Gbit"))
-BYTES: tuple[Unit, ...] = ((1, "B"), (1e3, "kB"), (1e6, "MB"), (1e9, "GB"))
-PICOJOULES: tuple[Unit, ...] = ((1, "pJ"), (1e3, "nJ"), (1e6, "uJ"), (1e9, "mJ"), (1e12, "J"))
-
-LEAST_MEDIAN = 0.5
-"""A column takes the largest unit in which half of its values are no less than this."""
-
-LEAST_SHOWN = 0.001
-"""Smaller values of a column are shown as less than this."""
-
-NANOSECONDS: tuple[Unit, ...] = ((1, "ns"), (1e3, "us"), (1e6, "ms"), (1e9, "s"))
 NS_PER_MS = 1e6
 PJ_PER_MJ = 1e9
 
@@ -60,11 +59,6 @@ UNBOUNDED = 10_000
 
 PATIENCE_S = 1.0
 """Shorter runs show no progress bar [s]."""
-
-PERCENT = 100
-
-SMALL = 0.1
-"""Percentages below this are shown as less than this, ratios below it with three digits."""
 
 
 # -- tables ---------------------------------------------------------------------------------------
@@ -106,39 +100,6 @@ class Grid:
         return list(zip(*(column.cells for column in self.columns), strict=True))
 
 
-def number(value: float, factor: float = 1) -> str:
-    """Three significant digits in a given unit.
-
-    Examples
-    --------
-    >>> [number(value, 1e6) for value in (1_234_567, 0, 12)]
-    ['1.23', '0', '<0.001']
-    """
-    scaled = value / factor
-    return f"<{LEAST_SHOWN}" if 0 < scaled < LEAST_SHOWN else si(scaled)
-
-
-def unit_for(
-    values: Sequence[float], units: Sequence[Unit], *, least: float = LEAST_MEDIAN
-) -> Unit:
-    """Choose the largest unit in which at least half of the values are no less than ``least``.
-
-    Examples
-    --------
-    >>> unit_for([0, 650_000, 2_300_000], COUNTS)
-    (1000000.0, 'M')
-    """
-    present = [value for value in values if value] or [0]
-    middle = median(present)
-    fitting = [unit for unit in units if middle >= least * unit[0]]
-    return fitting[-1] if fitting else units[0]
-
-
-def heading(name: str, unit: str) -> str:
-    """Name of a column with its unit in square brackets."""
-    return f"{name} [{unit}]" if unit else name
-
-
 def numbers(
     name: str, values: Sequence[float], units: Sequence[Unit], *, like: Sequence[float] = ()
 ) -> Column:
@@ -146,38 +107,6 @@ def numbers(
     factor, unit = unit_for([*values, *like], units)
     cells = [number(value, factor) for value in values]
     return Column(heading(name, unit), cells, number(sum(values), factor))
-
-
-def percent(part: float, whole: float) -> str:
-    """Part of a whole in percent, to two digits.
-
-    Examples
-    --------
-    >>> [percent(part, 1000) for part in (623, 9, 0.1, 0)]
-    ['62', '0.90', '<0.1', '0']
-    """
-    value = PERCENT * part / whole if whole else 0.0
-    if not value:
-        return "0"
-    if value < SMALL:
-        return f"<{SMALL}"
-    return si(value, 2) if value < PERCENT else f"{value:.0f}"
-
-
-def times(value: float, base: float) -> str:
-    """Ratio of two figures, as people say it.
-
-    Examples
-    --------
-    >>> times(51, 100), times(3, 0), times(0, 0)
-    ('0.51x', '-', '1.00x')
-    """
-    if value == base:
-        return "1.00x"
-    if not base:
-        return "-"
-    ratio = value / base
-    return f"{ratio:.2f}x" if SMALL <= ratio < PERCENT else f"{si(ratio)}x"
 
 
 def as_text(grid: Grid, *, width: int | None = None, colour: bool = False) -> str:
@@ -405,18 +334,18 @@ def _training_lines(result: Result) -> Iterator[str]:
     for name, cost in result.by_phase().items():
         yield (
             f"{name}: {percent(cost.energy_mj, result.total_energy_mj)} % of energy, "
-            f"{_one(cost.energy_mj * PJ_PER_MJ, PICOJOULES)}, "
-            f"{_one(cost.time_ms * NS_PER_MS, NANOSECONDS)}, "
-            f"{_one(cost.dram_bytes, BYTES)} {result.level_names[0]}"
+            f"{quantity(cost.energy_mj * PJ_PER_MJ, PICOJOULES)}, "
+            f"{quantity(cost.time_ms * NS_PER_MS, NANOSECONDS)}, "
+            f"{quantity(cost.dram_bytes, BYTES)} {result.level_names[0]}"
         )
     energy = result.total_energy_pj * result.epoch_iterations
     time_ns = result.total_time_ms * NS_PER_MS * result.epoch_iterations
     yield (
-        f"per epoch of {result.training.epoch_images:,} images: {_one(energy, PICOJOULES)}, "
-        f"{_one(time_ns, NANOSECONDS)}"
+        f"per epoch of {result.training.epoch_images:,} images: {quantity(energy, PICOJOULES)}, "
+        f"{quantity(time_ns, NANOSECONDS)}"
     )
-    peak = {name: _one(each, BYTES) for name, each in result.activation_bytes().items()}
-    again = _one(result.recompute_energy_mj * PJ_PER_MJ, PICOJOULES)
+    peak = {name: quantity(each, BYTES) for name, each in result.activation_bytes().items()}
+    again = quantity(result.recompute_energy_mj * PJ_PER_MJ, PICOJOULES)
     if result.training.recompute:
         yield (
             f"activations recomputed: at most {peak['recomputed']} wait, for {again} an iteration; "
@@ -427,18 +356,6 @@ def _training_lines(result: Result) -> Iterator[str]:
             f"activations kept: at most {peak['kept']} wait; recomputed it would be "
             f"{peak['recomputed']}, for {again} more an iteration"
         )
-
-
-def _one(value: float, units: Sequence[Unit]) -> str:
-    """Write one figure with its unit.
-
-    Examples
-    --------
-    >>> _one(2.5e9, PICOJOULES), _one(0, BYTES)
-    ('2.50 mJ', '0 B')
-    """
-    factor, unit = unit_for([value], units, least=1)
-    return f"{number(value, factor)} {unit}"
 
 
 def _searched(result: Result) -> str:

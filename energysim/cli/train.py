@@ -520,8 +520,9 @@ def _text(rows: Sequence[Row], target: options.Target) -> str:
 
 def _grid(rows: Sequence[Row]) -> Grid:
     """One row a network and pattern; several seeds as mean and spread."""
-    from energysim.cli.render import COUNTS, Column, Grid, numbers
+    from energysim.cli.render import Column, Grid, numbers
     from energysim.train.grid import summary
+    from energysim.units import COUNTS
 
     found = summary(rows)
 

@@ -6,21 +6,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from energysim.cli.options import Target
-from energysim.cli.render import (
-    PICOJOULES,
-    Column,
-    Grid,
-    as_csv,
-    as_json,
-    grid_text,
-    heading,
-    number,
-    percent,
-    print_text,
-    title,
-    unit_for,
-)
-from energysim.units import si
+from energysim.cli.render import Column, Grid, as_csv, as_json, grid_text, print_text, title
+from energysim.units import PICOJOULES, heading, number, percent, si, unit_for
 
 if TYPE_CHECKING:
     from energysim.uncertainty import ConstantEffect, Uncertainty
