@@ -20,7 +20,7 @@ from energysim import catalog
 from energysim.axes import Action, Tensor
 from energysim.cli.options import Target
 from energysim.errors import DoesNotFitError, EnergysimError, InputError
-from energysim.sparsity import ALL_TAPS, PATTERNS, SIDE
+from energysim.sparsity import pattern_words
 from energysim.units import (
     BITS_PER_BYTE,
     BYTES,
@@ -235,28 +235,6 @@ def as_json(data: object) -> str:
 
 
 # -- results --------------------------------------------------------------------------------------
-
-
-def pattern_words(name: str) -> str:
-    """Say what a pattern does to the kernels.
-
-    Examples
-    --------
-    >>> pattern_words("PSD4_P8")
-    '3x3 kernels, PSD4_P8: 4 of 9 taps, 1 of 8 dense'
-    >>> pattern_words("pSC2")
-    '3x3 kernels, pSC2: 2 of 9 taps, drawn at random'
-    """
-    pattern = PATTERNS.get(name)
-    if pattern is None:
-        return f"{name} patterns"
-    if pattern.dense:
-        return "dense"
-    kind = f"1 of {pattern.period} dense" if pattern.fdk else f"period {pattern.period}"
-    if pattern.random:
-        kind = "drawn at random"
-    taps = len(ALL_TAPS)
-    return f"{SIDE}x{SIDE} kernels, {name}: {pattern.kss} of {taps} taps, {kind}"
 
 
 def title(result: Result) -> str:

@@ -26,6 +26,12 @@ Taps = tuple[int, ...]
 Problem = tuple[tuple[str | int, ...], str]
 """Path of a field, and what is wrong with it."""
 
+SOURCE = (
+    "S. Kundu et al., Pre-Defined Sparsity for Low-Complexity Convolutional Neural Networks, IEEE "
+    "Trans. Computers 69(7), 2020 (arXiv 2001.10710)"
+)
+"""Where the named patterns are published."""
+
 SIDE = 3
 """Height and width of the kernels that the named patterns are defined for."""
 
@@ -422,6 +428,28 @@ class Coverage:
     def missing(self) -> Taps:
         """Taps that are dead in every kernel: the layer never sees these weights."""
         return tuple(tap for tap in range(len(self.live)) if not self.live[tap])
+
+
+def pattern_words(name: str) -> str:
+    """Say what a pattern does to the kernels.
+
+    Examples
+    --------
+    >>> pattern_words("PSD4_P8")
+    '3x3 kernels, PSD4_P8: 4 of 9 taps, 1 of 8 dense'
+    >>> pattern_words("pSC2")
+    '3x3 kernels, pSC2: 2 of 9 taps, drawn at random'
+    """
+    pattern = PATTERNS.get(name)
+    if pattern is None:
+        return f"{name} patterns"
+    if pattern.dense:
+        return "dense"
+    kind = f"1 of {pattern.period} dense" if pattern.fdk else f"period {pattern.period}"
+    if pattern.random:
+        kind = "drawn at random"
+    taps = len(ALL_TAPS)
+    return f"{SIDE}x{SIDE} kernels, {name}: {pattern.kss} of {taps} taps, {kind}"
 
 
 def coverage(pattern: Pattern | str) -> Coverage:
