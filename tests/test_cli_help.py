@@ -24,6 +24,7 @@ COMMANDS = [
     "cache",
     "formats",
     "compare",
+    "plot",
     "import",
     "validate",
 ]

@@ -33,6 +33,7 @@ _MODULES = {
     "cache": "cache_",
     "formats": "formats",
     "compare": "compare",
+    "plot": "plot",
     "import": "import_",
     "validate": "validate",
 }

@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
+from energysim.plot.costs import Costs, Saved, read_costs
+from energysim.plot.energy import By, energy, energy_figure
 from energysim.plot.style import FORMS, STYLE, check_form, save
 from energysim.plot.validation import validation
 
-__all__ = ["FORMS", "STYLE", "check_form", "save", "validation"]
+__all__ = [
+    "FORMS",
+    "STYLE",
+    "By",
+    "Costs",
+    "Saved",
+    "check_form",
+    "energy",
+    "energy_figure",
+    "read_costs",
+    "save",
+    "validation",
+]

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 
+from energysim.axes import Tensor
 from energysim.errors import InputError
+from energysim.hardware import Level
 from energysim.yamlio import write_atomically
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 STYLE: dict[Any, Any] = {
     "font.size": 9,
+    "hatch.linewidth": 0.6,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.axisbelow": True,
@@ -36,6 +42,131 @@ FORMS: Mapping[str, Mapping[str, Any]] = {
 """What a picture can be written as, and what keeps the clock out of it."""
 
 DOTS_PER_INCH = 200
+
+COLUMN_IN, PAGE_IN = 3.5, 7.0
+"""Widths of a column and of a page of a paper [inch]."""
+
+OKABE_ITO: Mapping[str, str] = MappingProxyType(
+    {
+        "black": "#000000",
+        "orange": "#E69F00",
+        "sky": "#56B4E9",
+        "green": "#009E73",
+        "yellow": "#F0E442",
+        "blue": "#0072B2",
+        "vermillion": "#D55E00",
+        "purple": "#CC79A7",
+    }
+)
+"""Colours that people with any kind of colour blindness can tell apart.
+
+References
+----------
+M. Okabe, K. Ito, "Color Universal Design", 2002, jfly.uni-koeln.de/color.
+"""
+
+INK, FAINT = "#222222", "#777777"
+"""Of words and lines that matter, and of those that explain."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How one part of the energy, or one tensor, is drawn in every picture."""
+
+    colour: str
+    hatch: str = ""
+    """tells it from its neighbours where there are no colours"""
+
+    def bar(self) -> dict[str, Any]:
+        """Keywords of a filled shape."""
+        return {"facecolor": self.colour, "hatch": self.hatch, "edgecolor": "white",
+                "linewidth": 0.4}  # fmt: skip
+
+
+PART_LOOKS: Mapping[str, Look] = MappingProxyType(
+    {
+        "NoC": Look(OKABE_ITO["yellow"]),
+        "vector": Look(OKABE_ITO["purple"], "\\\\\\\\"),
+        "MAC": Look(OKABE_ITO["orange"]),
+        "static": Look("#999999", "----"),
+    }
+)
+"""Parts of the energy that are no memory."""
+
+DRAM_LOOK = Look(OKABE_ITO["vermillion"])
+
+SRAM_LOOKS = (
+    Look(OKABE_ITO["blue"], "////"),
+    Look(OKABE_ITO["sky"]),
+    Look("#004266", "...."),
+    Look("#B3DBF5", "////"),
+)
+"""SRAMs from the outermost inward; further ones start anew."""
+
+REGFILE_LOOKS = (
+    Look(OKABE_ITO["green"], "...."),
+    Look("#7FD0B9"),
+    Look("#00573F", "////"),
+)
+"""Register files from the outermost inward; further ones start anew."""
+
+TENSOR_LOOKS: Mapping[str, Look] = MappingProxyType(
+    {
+        "weight": Look("#444444"),
+        "input": Look(OKABE_ITO["purple"], "////"),
+        "output": Look(OKABE_ITO["sky"]),
+        "compute": Look(OKABE_ITO["orange"], "...."),
+        "static": PART_LOOKS["static"],
+    }
+)
+"""Tensors, by the word of the ``tensor`` column, and what belongs to none of them."""
+
+assert set(TENSOR_LOOKS) >= {tensor.label for tensor in Tensor}
+
+
+def level_looks(levels: Sequence[Level]) -> dict[str, Look]:
+    """How the memories of a machine, and the parts that are no memory, are drawn.
+
+    A memory looks the same in all pictures: by what it is made of, and how many of its kind stand
+    outside it.
+
+    Parameters
+    ----------
+    levels : sequence of Level
+        Outermost first.
+
+    Returns
+    -------
+    dict
+        By the word of the ``level`` column, in the order in which they are stacked.
+
+    Examples
+    --------
+    >>> import energysim as es
+    >>> looks = level_looks(es.load_hardware("edge_tpu").levels)
+    >>> looks["DRAM"].colour, looks["SRAM"].colour
+    ('#D55E00', '#0072B2')
+    """
+    looks: dict[str, Look] = {}
+    met = {"sram": 0, "regfile": 0}
+    for level in levels:
+        if level.is_dram:
+            looks[level.name] = DRAM_LOOK
+            continue
+        family = SRAM_LOOKS if level.kind == "sram" else REGFILE_LOOKS
+        looks[level.name] = family[met[level.kind] % len(family)]
+        met[level.kind] += 1
+    return looks | dict(PART_LOOKS)
+
+
+def own_axes(axes: Axes | None, size: tuple[float, float]) -> Axes:
+    """Give back the axes, or make some on a figure of their own, without the state of pyplot."""
+    if axes is not None:
+        return axes
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context(STYLE):
+        return Figure(figsize=size, layout="constrained").subplots()
 
 
 def check_form(path: Path) -> None:

@@ -1,0 +1,279 @@
+"""``energysim plot``: pictures of what a run gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from energysim.cli import options
+from energysim.errors import did_you_mean
+from energysim.sparsity import PATTERNS
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from energysim.plot import By, Costs
+    from energysim.result import Result
+
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+WIDEST_IN = 40.0
+"""Widest picture [inch]."""
+
+NARROWEST_IN = 3.0
+"""Narrowest picture that there is room for words in [inch]."""
+
+
+class _Kinds(click.Group):
+    """Lists kinds in the order of this file, and names the nearest where one is mistyped."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's
+        return list(self.commands)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        word = args[0]
+        if word not in self.commands and not word.startswith("-") and not ctx.resilient_parsing:
+            hint = did_you_mean(word, self.commands) or f" Kinds: {', '.join(self.commands)}"
+            ctx.fail(f"no kind of picture named '{word}'.{hint}")
+        return super().resolve_command(ctx, args)
+
+
+@click.group("plot", cls=_Kinds)
+def command() -> None:
+    """Pictures of a run: energy, traffic, roofline, sensitivity, mapping, patterns, training.
+
+    Written as .png, .svg or .pdf; the same input gives the same bytes. Colours are the same in all
+    pictures, and can be told apart by people with colour blindness and in grey.
+
+    \b
+    Example:
+      energysim plot energy --net vgg16_ps --hw edge_tpu -o energy.png
+      energysim plot patterns -o patterns.svg
+    """  # noqa: D301 - click's mark is a backspace
+
+
+# -- options ---------------------------------------------------------------------------------------
+
+_output = click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Picture to write: .png, .svg or .pdf.",
+)
+_width = click.option(
+    "--width",
+    type=click.FloatRange(NARROWEST_IN, WIDEST_IN),
+    default=7.0,
+    show_default=True,
+    metavar="INCHES",
+    help="Of the picture: 3.5 is a column of a paper, 7 a page.",
+)
+_rows = click.option(
+    "--rows",
+    type=click.IntRange(1),
+    default=50,
+    show_default=True,
+    metavar="COUNT",
+    help="Most bars; more layers are put together by stage.",
+)
+_results = click.option(
+    "--result",
+    "results",
+    multiple=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Draw what 'energysim run -o FILE.json' wrote, in place of a run; may be given several "
+    "times.",
+)
+_one_result = click.option(
+    "--result",
+    "results",
+    multiple=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Draw what 'energysim run -o FILE.json' wrote, in place of a run.",
+)
+_net = click.option(
+    "--net",
+    "net",
+    metavar="NAME",
+    shell_complete=options.complete_names("nets"),
+    help="Network: a name ('energysim list nets') or a .yaml or .onnx file.",
+)
+_hw = click.option(
+    "--hw",
+    "hw",
+    metavar="NAME",
+    shell_complete=options.complete_names("hw"),
+    help="Hardware: a name ('energysim list hw') or a .yaml file.",
+)
+
+
+def _names(_ctx: click.Context, _param: click.Parameter, text: str | None) -> tuple[str, ...]:
+    """Read names with commas between."""
+    words = tuple(filter(None, (word.strip() for word in (text or "").split(","))))
+    if text is not None and not words:
+        raise click.BadParameter(f"'{text}' gives no name")
+    return words
+
+
+_patterns = click.option(
+    "--patterns",
+    callback=_names,
+    metavar="NAME,NAME...",
+    shell_complete=options.complete_words(PATTERNS),
+    help="Patterns of sparse kernels to lay over a dense network, side by side; dense is the "
+    "network itself.",
+)
+
+_how = options.together(
+    options.one_objective,
+    options.one_dataflow,
+    options.mapping,
+    options.residency,
+    options.batch,
+    options.phase,
+    options.weight_format,
+    options.activations,
+    options.budget,
+    options.no_cache,
+)
+"""How a run is made, as ``run`` has it."""
+
+
+def _run_options(which: Callable[[Decorated], Decorated]) -> Callable[[Decorated], Decorated]:
+    """All options of a kind that shows runs; ``which`` says what patterns and results it takes."""
+    return options.together(_net, _hw, which, _how, _width, _output, options.quiet)
+
+
+_many = options.together(_patterns, _results, _rows)
+_one = options.together(options.pattern, _one_result)
+
+
+# -- what is drawn ---------------------------------------------------------------------------------
+
+
+def _runs(settings: dict[str, Any]) -> list[Costs]:
+    """Results that were saved, or those of a run with each pattern."""
+    from energysim.plot import read_costs
+
+    results = settings.pop("results", ())
+    asked = settings["net"], settings["hw"]
+    if results:
+        if any(asked):
+            raise click.UsageError("--result stands for a run: give it, or --net and --hw")
+        return [read_costs(path) for path in dict.fromkeys(results)]
+    for name, value in zip(("--net", "--hw"), asked, strict=True):
+        if value is None:
+            hint = " or --result" if name == "--net" else ""
+            raise click.UsageError(f"Missing option '{name}'{hint}.")
+    return list(_simulated(settings))
+
+
+def _simulated(settings: dict[str, Any]) -> list[Result]:
+    """Run a network with each pattern."""
+    from energysim.activations import load_activations
+    from energysim.cache import Cache, folder
+    from energysim.catalog import load_hardware, load_network
+    from energysim.cli import render
+    from energysim.mapping import MappingFile
+    from energysim.simulate import simulate
+    from energysim.yamlio import load_model
+
+    net, hardware = settings.pop("net"), load_hardware(settings.pop("hw"))
+    one = settings.pop("pattern", None)
+    patterns = settings.pop("patterns", ()) or (one,)
+    networks = [load_network(net, pattern=each) for each in dict.fromkeys(patterns)]
+    settings["objective"] = _single(settings.pop("objectives"))
+    settings["cache"] = None if settings.pop("no_cache") else Cache(folder())
+    mapping, densities = settings.pop("mapping"), settings.pop("activations")
+    if mapping is not None:
+        settings["mapping"], source = load_model(mapping, MappingFile)
+        settings["where"] = source.where
+    if settings["dataflow"] == "all":
+        raise click.UsageError("a picture shows one dataflow; 'energysim run' compares them all")
+    quiet = settings.pop("quiet")
+    found = []
+    with render.progress(visible=not quiet) as tell:
+        for network in networks:
+            if densities is not None:
+                settings["activations"] = load_activations(densities, network)
+            found.append(simulate(network, hardware, progress=tell, **settings))
+    return found
+
+
+def _single(objectives: tuple[str, ...]) -> str:
+    """The one objective.
+
+    Raises
+    ------
+    UsageError
+        If there are two.
+    """
+    if len(objectives) > 1:
+        raise click.UsageError("a picture shows one objective; 'energysim run' trades two")
+    return objectives[0]
+
+
+def _written(output: Path, *, quiet: bool, draw: Callable[[], Figure]) -> None:
+    """Draw and write a picture; what can't be written is refused before any work."""
+    from energysim import plot
+    from energysim.cli import render
+
+    plot.check_form(output)
+    plot.save(draw(), output)
+    if not quiet:
+        render.say(f"wrote {output}")
+
+
+# -- kinds -----------------------------------------------------------------------------------------
+
+
+def _energy(by: By, output: Path, width: float, rows: int, settings: dict[str, Any]) -> None:
+    totals, quiet = settings.pop("totals"), settings["quiet"]
+
+    def draw() -> Figure:
+        from energysim.plot import energy_figure
+
+        return energy_figure(_runs(settings), by=by, width=width, rows=rows, totals=totals)
+
+    _written(output, quiet=quiet, draw=draw)
+
+
+_totals = click.option("--totals", is_flag=True, help="One bar a run, all layers together.")
+
+
+@command.command("energy")
+@_run_options(options.together(_many, _totals))
+def energy(output: Path, width: float, rows: int, **settings: Any) -> None:
+    """Energy by memory level, a bar a layer.
+
+    Several patterns or results stand side by side; more of them than there is room for have one bar
+    each.
+
+    \b
+    Example:
+      energysim plot energy --net vgg16_ps --hw edge_tpu -o energy.png
+      energysim plot energy --net vgg16 --hw edge_tpu --patterns dense,PS4_P4 -o energy.svg
+      energysim plot energy --net vgg16 --hw edge_tpu --patterns dense,PS4_P4 --totals -o energy.pdf
+    """  # noqa: D301
+    _energy("level", output, width, rows, settings)
+
+
+@command.command("tensors")
+@_run_options(options.together(_many, _totals))
+def tensors(output: Path, width: float, rows: int, **settings: Any) -> None:
+    """Energy by tensor: weight, input, output, compute.
+
+    \b
+    Example:
+      energysim plot tensors --net vgg16_ps --hw eyeriss -o tensors.png
+    """  # noqa: D301
+    _energy("tensor", output, width, rows, settings)

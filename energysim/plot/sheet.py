@@ -1,0 +1,212 @@
+"""A picture of panels below a title and a legend, and words measured so that nothing overlaps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+import matplotlib as mpl
+from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
+from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
+
+from energysim.plot.style import COLUMN_IN, INK, STYLE, Look
+
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+    from matplotlib.text import Text
+
+EDGE_IN = 0.06
+"""Between what is drawn and the edge of the picture [inch]."""
+
+NARROW_IN = 5.0
+"""Narrower pictures have smaller words."""
+
+TITLE_PT, WORDS_PT, SMALL_PT = 9.0, 7.5, 6.5
+"""Sizes of the title, of words, and of words in narrow pictures and dense rows [point]."""
+
+
+def words_pt(width: float) -> float:
+    """Size of words in a picture of some width [inch] as [point]."""
+    return SMALL_PT if width < NARROW_IN else WORDS_PT
+
+
+def renderer_of(figure: Figure) -> RendererAgg:
+    """What measures the words of a figure."""
+    canvas = figure.canvas
+    if not isinstance(canvas, FigureCanvasAgg):
+        canvas = FigureCanvasAgg(figure)
+    renderer: RendererAgg = canvas.get_renderer()  # type: ignore[no-untyped-call]
+    return renderer
+
+
+def extent_in(figure: Figure, artist: Artist) -> tuple[float, float]:
+    """Width and height of what is drawn [inch]."""
+    box = artist.get_window_extent(renderer_of(figure))
+    return box.width / figure.dpi, box.height / figure.dpi
+
+
+def broken(words: Sequence[str], width: float, measure: Any, joint: str = " · ") -> list[str]:
+    """Words in lines that are no wider than ``width``; a word that is wider has its own.
+
+    Examples
+    --------
+    >>> broken(["one", "two", "three"], 10, len)
+    ['one · two', 'three']
+    """
+    lines: list[str] = []
+    for word in words:
+        if lines and measure(lines[-1] + joint + word) <= width:
+            lines[-1] += joint + word
+        else:
+            lines.append(word)
+    return lines
+
+
+def sheet(
+    width: float,
+    body: float,
+    title: Sequence[str],
+    looks: Iterable[tuple[str, Look]] = (),
+    handles: Sequence[Any] = (),
+) -> Figure:
+    """Make an empty figure with a title and a legend above where the panels go.
+
+    Parameters
+    ----------
+    width, body : float
+        Of the picture, and height of all below title and legend [inch].
+    title : sequence of str
+        Words that are joined by dots and broken into lines.
+    looks : iterable of (str, Look)
+        Entries of the legend.
+    handles : sequence of Artist, optional
+        Further entries, with labels of their own.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Its layout leaves the room above free.
+    """
+    from matplotlib.patches import Patch
+
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(width, body), layout="constrained")
+        room = width - 2 * EDGE_IN
+        words = figure.text(0, 0, "", size=TITLE_PT, color=INK, weight="bold", va="top")
+        words.set_text("\n".join(_fitted(figure, words, title, room)))
+        entries = [
+            *(Patch(label=label, **look.bar()) for label, look in looks),
+            *handles,
+        ]
+        key = _legend(figure, entries, room, words_pt(width)) if entries else None
+        title_in = extent_in(figure, words)[1]
+        key_in = extent_in(figure, key)[1] + EDGE_IN if key else 0.0
+        height = body + title_in + key_in + 2 * EDGE_IN
+        figure.set_size_inches(width, height)
+        words.set_position((EDGE_IN / width, 1 - EDGE_IN / height))
+        if key:
+            top = 1 - (EDGE_IN + title_in + EDGE_IN) / height
+            key.set_bbox_to_anchor((EDGE_IN / width, top), transform=figure.transFigure)
+        for each in (words, key):
+            if each is not None:
+                each.set_in_layout(False)
+        engine = figure.get_layout_engine()
+        assert engine is not None
+        engine.set(rect=(0, 0, 1, body / height), h_pad=0.03, w_pad=0.03)  # type: ignore[call-arg]
+    return figure
+
+
+def _fitted(figure: Figure, words: Text, title: Sequence[str], room: float) -> list[str]:
+    def measure(line: str) -> float:
+        words.set_text(line)
+        return extent_in(figure, words)[0]
+
+    lines = broken(title, room, measure)
+    return [_cut(line, room, measure) for line in lines]
+
+
+def _cut(line: str, room: float, measure: Any) -> str:
+    """Cut a line in the middle until it is narrow enough."""
+    kept = len(line)
+    short = line
+    while measure(short) > room and kept > 2:  # noqa: PLR2004 - a letter at each end
+        kept -= 1
+        half = kept // 2
+        short = f"{line[: kept - half]}…{line[len(line) - half :]}"
+    return short
+
+
+def _legend(figure: Figure, entries: Sequence[Any], room: float, size: float) -> Any:
+    """A legend with as many columns as there is room for."""
+    for columns in range(len(entries), 0, -1):
+        # a legend is filled column by column, and read row by row
+        ordered = [each for first in range(columns) for each in entries[first::columns]]
+        key = figure.legend(handles=ordered, loc="upper left", ncols=columns, fontsize=size,
+                            borderaxespad=0, borderpad=0, handlelength=1.4, handletextpad=0.5,
+                            columnspacing=1.2, labelspacing=0.35)  # fmt: skip
+        if columns == 1 or extent_in(figure, key)[0] <= room:
+            return key
+        key.remove()
+    return None
+
+
+def settle(figure: Figure) -> None:
+    """Give all axes their final places, so that words can be measured against them."""
+    with mpl.rc_context(STYLE):
+        renderer_of(figure)
+        figure.draw_without_rendering()
+
+
+def words_in(figure: Figure) -> list[Text]:
+    """All words of a figure that are drawn."""
+    from matplotlib.text import Text
+
+    found = figure.findobj(lambda each: isinstance(each, Text))
+    return [cast("Text", each) for each in found
+            if each.get_visible() and cast("Text", each).get_text().strip()]  # fmt: skip
+
+
+def box_of(words: Text) -> Bbox:
+    """Where words stand [pixel]."""
+    figure = words.get_figure(root=True)
+    assert figure is not None
+    return words.get_window_extent(renderer_of(figure))
+
+
+def room_for_words(axes: Axes, ends: Sequence[float], words: Sequence[str], size: float) -> float:
+    """Right end of a linear axis from 0 on which words fit behind bars.
+
+    Parameters
+    ----------
+    axes : Axes
+        Settled, see :func:`settle`.
+    ends : sequence of float
+        Where the bars end.
+    words : sequence of str
+        What stands behind each.
+    size : float
+        Of the words [point].
+
+    Returns
+    -------
+    float
+        In the unit of the axis.
+    """
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    width = axes.get_window_extent().width / figure.dpi
+    most = max(ends, default=0.0) or 1.0
+    probe = figure.text(0, 0, "", size=size)
+    right = most
+    for end, text in zip(ends, words, strict=True):
+        probe.set_text(text)
+        share = min((extent_in(figure, probe)[0] + 2 * EDGE_IN) / width, 0.8)
+        right = max(right, end / (1 - share))
+    probe.remove()
+    return right
+
+
+NARROWEST = COLUMN_IN / 2
+"""Pictures can't be narrower [inch]."""
