@@ -224,8 +224,8 @@ def quantity(value: float, units: Sequence[Unit]) -> str:
 
     Examples
     --------
-    >>> quantity(2.5e9, PICOJOULES), quantity(0, BYTES)
-    ('2.50 mJ', '0 B')
+    >>> quantity(2.5e9, PICOJOULES), quantity(0, BYTES), quantity(64, COUNTS)
+    ('2.50 mJ', '0 B', '64.0')
     """
     factor, unit = unit_for([value], units, least=1)
-    return f"{number(value, factor)} {unit}"
+    return f"{number(value, factor)} {unit}".rstrip()

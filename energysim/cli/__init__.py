@@ -35,6 +35,7 @@ _MODULES = {
     "compare": "compare",
     "plot": "plot",
     "import": "import_",
+    "report": "report",
     "validate": "validate",
 }
 

@@ -14,7 +14,6 @@ import click
 
 from energysim.cli import options
 from energysim.errors import InputError, InputErrors
-from energysim.sparsity import PATTERNS
 from energysim.units import BITS
 
 if TYPE_CHECKING:
@@ -33,16 +32,6 @@ NAMED = 6
 """Rows named in the footer."""
 
 
-def _words(_ctx: click.Context, _param: click.Parameter, text: str | None) -> tuple[str, ...]:
-    """Read words with commas between."""
-    if text is None:
-        return ()
-    words = tuple(filter(None, (word.strip() for word in text.split(","))))
-    if not words:
-        raise click.BadParameter(f"'{text}' gives no name")
-    return words
-
-
 @click.command("compare")
 @click.option(
     "--net",
@@ -54,7 +43,7 @@ def _words(_ctx: click.Context, _param: click.Parameter, text: str | None) -> tu
 )
 @click.option(
     "--nets",
-    callback=_words,
+    callback=options.names_given,
     metavar="NAME,NAME...",
     help="Several networks.",
 )
@@ -67,14 +56,7 @@ def _words(_ctx: click.Context, _param: click.Parameter, text: str | None) -> tu
     shell_complete=options.complete_names("hw"),
     help="Hardware: a name ('energysim list hw') or a .yaml file; may be given several times.",
 )
-@click.option(
-    "--patterns",
-    callback=_words,
-    metavar="all|NAME,...",
-    shell_complete=options.complete_words(("all", *PATTERNS)),
-    help="Patterns of sparse kernels to lay over each dense network: names ('energysim list "
-    "patterns'), N:M, or all of the papers.",
-)
+@options.patterns
 @options.one_objective
 @options.one_dataflow
 @options.residency

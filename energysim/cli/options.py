@@ -106,6 +106,30 @@ pattern = click.option(
 )
 
 
+def names_given(_ctx: click.Context, _param: click.Parameter, text: str | None) -> tuple[str, ...]:
+    """Read names with commas between, none if the option is not given.
+
+    Raises
+    ------
+    BadParameter
+        If there is nothing but commas.
+    """
+    if text is None:
+        return ()
+    words = tuple(filter(None, (word.strip() for word in text.split(","))))
+    if not words:
+        raise click.BadParameter(f"'{text}' gives no name")
+    return words
+
+
+patterns = click.option(
+    "--patterns",
+    callback=names_given,
+    metavar="all|NAME,...",
+    shell_complete=complete_words(("all", *PATTERNS)),
+    help="Patterns of sparse kernels to lay over each dense network: names ('energysim list "
+    "patterns'), N:M, or all of the papers.",
+)
 width = click.option(
     "--width",
     type=click.FloatRange(0, min_open=True),

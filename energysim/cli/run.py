@@ -77,7 +77,7 @@ def command(
     scale = Scale(*(settings.pop(word) for word in ("width", "side", "classes")))
     network, hardware = load_network(net, pattern=pattern, scale=scale), load_hardware(hw)
     settings["cache"] = None if settings.pop("no_cache") else Cache(folder())
-    settings |= _files(network, mapping, activations)
+    settings |= settings_from_files(network, mapping, activations)
     if layer is not None:
         from energysim.cli.explain import check_layer
 
@@ -98,7 +98,7 @@ def command(
         result = simulate(network, hardware, **settings)
         dense = None
         if target.form in ("table", "md") and not what:
-            dense = _dense(network, hardware, settings)
+            dense = dense_result(network, hardware, settings)
     if layer is not None:
         from energysim.cli.explain import explain
 
@@ -125,7 +125,9 @@ def _layers(network: Network, settings: dict[str, Any]) -> tuple[Layer, ...]:
     return training_of(network, settings["batch"], recompute=settings["recompute"]).steps
 
 
-def _files(network: Network, mapping: Path | None, activations: Path | None) -> dict[str, Any]:
+def settings_from_files(
+    network: Network, mapping: Path | None, activations: Path | None
+) -> dict[str, Any]:
     """What the files of a mapping and of densities say, as settings of a simulation."""
     from energysim.activations import load_activations
     from energysim.mapping import MappingFile
@@ -235,7 +237,7 @@ def compare_dataflows(
     return found
 
 
-def _dense(
+def dense_result(
     network: Network, hardware: Hardware, settings: dict[str, Any]
 ) -> Result | EnergysimError | None:
     """Cost of the dense network that a variant is made of, or why there is none."""
