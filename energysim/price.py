@@ -8,6 +8,7 @@ from itertools import product
 from math import prod
 
 import numpy as np
+import numpy.typing as npt
 
 from energysim.axes import Action, Dim, Shape, Tensor
 from energysim.hardware import Hardware, Level
@@ -22,7 +23,7 @@ from energysim.model.capacity import Residency
 from energysim.model.coded import coded_bits, live_weights
 from energysim.model.counts import Counts, Key
 from energysim.model.energy import Tariff, compute_pj, done_macs, stored_in_dram, tariff
-from energysim.model.latency import Latency, latency, overlaps
+from energysim.model.latency import Latency, Widths, latency, overlaps
 from energysim.model.live import needed_inputs, with_known_zeros
 from energysim.model.lockstep import Skipped, in_nest_order, lock_step_of
 from energysim.model.sparse import WeightStore
@@ -184,6 +185,66 @@ def _coded_weights(
     return coded_bits(job.store, compressed, job.shape, nest, trips, rules, counts)
 
 
+def _prices(
+    job: Job, hardware: Hardware, mapped: tuple[Nest, tuple[int, ...]], counts: Counts
+) -> Tariff:
+    prices = tariff(hardware, mapped[0], job.store, job.residency.tensors, job.activity)
+    return prices.with_coded(_coded_weights(job, hardware, *mapped, counts))
+
+
+def _latency(
+    job: Job,
+    hardware: Hardware,
+    mapped: tuple[Nest, tuple[int, ...]],
+    prices: Tariff,
+    counted: tuple[Counts, Counts],
+    skipped: Skipped | None,
+    widths: Widths | None = None,
+) -> Latency:
+    """Cycles, from the counts with zeros multiplied and those with zeros known."""
+    (nest, trips), (every, known) = mapped, counted
+    timed = every if skipped is None else known  # what is gated takes its time
+    return latency(
+        hardware,
+        nest,
+        prices,
+        steps=known.steps if skipped is None else np.array([skipped.steps]),
+        value=timed.values.get,
+        used=known.used,
+        vector=job.store is None,
+        skipped=_live_folds(job, nest, trips, skipped),
+        widths=widths,
+    )
+
+
+def cycles_at(
+    job: Job,
+    hardware: Hardware,
+    mapped: tuple[Nest, tuple[int, ...]],
+    counts: Counts,
+    skipped: Skipped | None,
+    widths: Widths,
+) -> npt.NDArray[np.float64]:
+    """Cycles of one layer on one mapping with many bandwidths.
+
+    Parameters
+    ----------
+    job, hardware, mapped, counts, skipped
+        As for :func:`price_layer`.
+    widths : sequence
+        Of each level, a number or an array of shape (D,) [bit/cycle]; None where the machine sets
+        no limit.
+
+    Returns
+    -------
+    float array, shape (D,) or (1,)
+        Whole numbers.
+    """
+    known = known_zeros(job, hardware, *mapped, counts, skipped)
+    prices = _prices(job, hardware, mapped, counts)
+    return _latency(job, hardware, mapped, prices, (counts, known), skipped, widths).total
+
+
 def price_layer(
     job: Job,
     hardware: Hardware,
@@ -215,20 +276,9 @@ def price_layer(
     """
     layer, has_weights = job.layer, job.store is not None
     nest, trips = mapped
-    prices = tariff(hardware, nest, job.store, job.residency.tensors, job.activity)
-    prices = prices.with_coded(_coded_weights(job, hardware, nest, trips, counts))
+    prices = _prices(job, hardware, mapped, counts)
     every, counts = counts, known_zeros(job, hardware, nest, trips, counts, skipped)
-    timed = every if skipped is None else counts  # what is gated takes its time
-    time = latency(
-        hardware,
-        nest,
-        prices,
-        steps=counts.steps if skipped is None else np.array([skipped.steps]),
-        value=timed.values.get,
-        used=counts.used,
-        vector=not has_weights,
-        skipped=_live_folds(job, nest, trips, skipped),
-    )
+    time = _latency(job, hardware, mapped, prices, (every, counts), skipped)
     cycles = int(time.total[0])
     accesses = _memory_rows(job, hardware, counts, prices)
     accesses += _network_rows(job, hardware, counts, prices)

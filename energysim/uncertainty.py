@@ -7,7 +7,7 @@ the best, so the low end of the interval is one that can be reached and not a bo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,6 +17,9 @@ from energysim.units import average_pj
 
 STEP = 0.1
 """Change of a constant that the sensitivity table is made for, as a share of it."""
+
+STATIC = "static"
+"""Word of the rows of static energy."""
 
 _WRITES = frozenset({"fill", "update"})
 
@@ -142,17 +145,13 @@ def uncertainty(result: Result) -> Uncertainty:
     >>> es.uncertainty(r).effects[0].constant
     'mac.energy_pj'
     """
-    amounts: dict[str, float] = {}
-    energies: dict[str, float] = {}
-    for row in result.access_rows:
-        name = _constant_of(row)
-        energies[name] = energies.get(name, 0.0) + row.energy_pj
-        amounts[name] = amounts.get(name, 0.0) + (row.bits or row.elements)
+    given = dict(_constants(result.inputs[1]))
+    amounts = amounts_of(result.access_rows, result.inputs[1])
     # without static power no row tells of the time
     amounts["static_mw"] = average_pj(1.0, result.total_time_ms)
     effects = [
-        _effect(name, constant, amounts[name], energies.get(name, 0.0))
-        for name, constant in _constants(result.inputs[1])
+        _effect(name, constant, amounts[name])
+        for name, constant in given.items()
         if amounts.get(name)
     ]
     used = [each for each in effects if each.energy_pj or each.interval_pj]
@@ -167,12 +166,44 @@ class _Given:
     range: tuple[float, float] | None
 
 
-def _effect(name: str, given: _Given, amount: float, energy_pj: float) -> ConstantEffect:
+def amounts_of(rows: Iterable[AccessRow], hardware: Hardware) -> dict[str, float]:
+    """What each constant but the static power is multiplied with to give the energy of some rows.
+
+    Parameters
+    ----------
+    rows : iterable of AccessRow
+    hardware : Hardware
+        Of the rows.
+
+    Returns
+    -------
+    dict
+        By constant, such as ``DRAM.read_pj_per_bit``: bits, or operations.
+    """
+    amounts: dict[str, float] = {}
+    energies: dict[str, float] = {}
+    for row in rows:
+        if row.level != STATIC:
+            name = _constant_of(row)
+            energies[name] = energies.get(name, 0.0) + row.energy_pj
+            amounts[name] = amounts.get(name, 0.0) + (row.bits or row.elements)
+    given = dict(_constants(hardware))
     # rows count whole operations, their energy the expected ones where zeros are gated
-    exact = energy_pj / given.value if given.value else amount
+    return {
+        name: energies[name] / given[name].value if given[name].value else amount
+        for name, amount in amounts.items()
+    }
+
+
+def constants_of(hardware: Hardware) -> dict[str, float]:
+    """Every constant of a machine that energy depends on, by name."""
+    return {name: given.value for name, given in _constants(hardware)}
+
+
+def _effect(name: str, given: _Given, amount: float) -> ConstantEffect:
     low, high = given.range or (given.value, given.value)
     unit = _UNITS.get(name.rpartition(".")[2], "pJ/bit")
-    return ConstantEffect(name, given.value, low, high, unit, given.range is not None, exact)
+    return ConstantEffect(name, given.value, low, high, unit, given.range is not None, amount)
 
 
 def _constant_of(row: AccessRow) -> str:
@@ -180,7 +211,6 @@ def _constant_of(row: AccessRow) -> str:
         "MAC": "mac.energy_pj",
         "vector": "vector.energy_pj",
         "NoC": "array.hop_pj_per_bit",
-        "static": "static_mw",
     }
     field = "write_pj_per_bit" if row.action in _WRITES else "read_pj_per_bit"
     return parts.get(row.level) or f"{row.level}.{field}"

@@ -80,7 +80,7 @@ class Source:
 
     name: str
     path: Path | None = None
-    values: Mapping[Loc, Place] = field(default_factory=dict, repr=False)
+    values: Mapping[Loc, Place | None] = field(default_factory=dict, repr=False)
     keys: Mapping[Loc, Place] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -169,6 +169,31 @@ def parse_model(
         problems.sort(key=lambda problem: problem[0])
         raise InputErrors(line for _, line in problems)
     return loaded, source
+
+
+def validated(data: object, model: type[T], *, name: str) -> T:
+    """Read plain data, as JSON has it, into a validated type.
+
+    Raises
+    ------
+    InputErrors
+        With everything that is wrong, under the name.
+    """
+    try:
+        return model.model_validate_json(json.dumps(data))
+    except ValidationError as error:
+        # known places without a line: there is no file
+        source = Source(name, None, dict.fromkeys(_places(data)))
+        problems = _explain(error, model, source, skip=set())
+        raise InputErrors(line for _, line in problems) from None
+
+
+def _places(data: object, loc: Loc = ()) -> Iterator[Loc]:
+    """Where each value stands in plain data."""
+    yield loc
+    if isinstance(data, dict | list):
+        for step, value in data.items() if isinstance(data, dict) else enumerate(data):
+            yield from _places(value, (*loc, step))
 
 
 def read_text(path: Path) -> str:

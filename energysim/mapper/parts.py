@@ -78,7 +78,8 @@ class CostModel:
         waited, buses = 0.0, list[Mapping[Key, float]]()
         if self.problem.store is not None:
             found = links(hardware, nest, self.tariff)
-            waits, buses = dict(found.waits), [prices for _, prices in found.busy]
+            waits = {key: float(each) for key, each in found.waits.items()}
+            buses = [prices for _, prices in found.busy]
             waited = self._first_inputs(found)
         together = [Part(waits, self._steps() + waited, first, fold)]
         # the first inputs are part of what the bus for them carries

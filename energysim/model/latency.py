@@ -18,6 +18,8 @@ from energysim.model.energy import Tariff
 
 Floats = npt.NDArray[np.float64]
 Numbers = npt.NDArray[np.int64] | Floats
+Widths = Sequence[float | Floats | None]
+"""Bandwidth of each level [bit/cycle]; None is no limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,7 @@ def latency(
     used: Sequence[Numbers],
     vector: bool = False,
     skipped: float = 1.0,
+    widths: Widths | None = None,
 ) -> Latency:
     """Cycles of a layer.
 
@@ -64,6 +67,9 @@ def latency(
         The layer runs on the vector unit.
     skipped : float
         Share of the tiles of weights that are put on the array, where others have no live weight.
+    widths : sequence, optional
+        Bandwidth of each level instead of the hardware's, a number or an array over designs, for
+        one mapping [bit/cycle]. One without a limit has none here too.
 
     Returns
     -------
@@ -78,6 +84,7 @@ def latency(
     processing element. For buses and passes see :func:`links`, for DRAM bursts :func:`_bursts`.
     """
     zero = np.zeros(np.shape(steps))
+    widths = bandwidths(hardware) if widths is None else widths
     if vector:
         lanes = hardware.vector.lanes if hardware.vector else None
         compute = np.ceil(np.asarray(steps) / lanes) if lanes else zero
@@ -87,27 +94,31 @@ def latency(
         )
     cycles, overlapped, added = list[Floats](), list[Floats](), [zero]
     bursts = _bursts(hardware, nest, tariff, value)
-    for level, memory in enumerate(hardware.levels):
-        if memory.bandwidth_bits_per_cycle is None:
+    for level, width in enumerate(widths):
+        if width is None:
             cycles.append(zero)
             continue
         instances: Numbers | int = 1
         for axis in nest.axes[level]:
             instances = instances * used[axis]
         traffic = _level_bits(tariff, level, value, {} if level else bursts) + zero
-        cycles.append(traffic / (memory.bandwidth_bits_per_cycle * instances))
+        cycles.append(traffic / (width * instances))
         (overlapped if overlaps(hardware, nest, level) else added).append(cycles[-1])
     exposed = zero
-    width = hardware.levels[0].bandwidth_bits_per_cycle
-    if width is not None and overlaps(hardware, nest, 0):
-        exposed = _exposed_bits(nest, tariff, value, bursts) / width + zero
+    if widths[0] is not None and overlaps(hardware, nest, 0):
+        exposed = _exposed_bits(nest, tariff, value, bursts) / widths[0] + zero
         overlapped[0] = overlapped[0] - exposed  # DRAM's time is no longer for it
     busy, ramp = zero, zero
     if hardware.array.link_bits_per_cycle and not vector:
-        busy, ramp = (each + zero for each in _link_cycles(hardware, nest, tariff, value))
+        busy, ramp = (each + zero for each in _link_cycles(hardware, nest, tariff, value, widths))
     working = np.maximum(compute, busy) + ramp
     total = reduce(np.maximum, overlapped, working) + sum(added) + exposed
     return Latency(compute, tuple(cycles), busy, ramp, exposed, np.ceil(total))
+
+
+def bandwidths(hardware: Hardware) -> Widths:
+    """Bandwidth of one instance of each level [bit/cycle]; None is no limit."""
+    return [level.bandwidth_bits_per_cycle for level in hardware.levels]
 
 
 def _level_bits(
@@ -229,7 +240,7 @@ class Links:
 
     busy: tuple[tuple[Tensor, Mapping[Key, float]], ...]
     """of each bus and way that is used while the array computes: cycles of one counted element"""
-    waits: Mapping[Key, float]
+    waits: Mapping[Key, float | Floats]
     """cycles of one counted element during which the array computes nothing"""
     loads: Mapping[Tensor, Load]
     """weights and inputs that a pass begins with; nothing where the array keeps no weights"""
@@ -237,7 +248,7 @@ class Links:
     """the array waits in each pass, not in the first one only"""
 
 
-def links(hardware: Hardware, nest: Nest, tariff: Tariff) -> Links:
+def links(hardware: Hardware, nest: Nest, tariff: Tariff, widths: Widths | None = None) -> Links:
     """Buses of the array, and what it waits for at the beginning of a pass.
 
     A pass lasts as long as the weights in the array stay. Where their memory is not
@@ -249,18 +260,19 @@ def links(hardware: Hardware, nest: Nest, tariff: Tariff) -> Links:
     Buses and ramp-up are those of Chen et al., JSSC 2017, sections IV-A, V-B and VI-A; that nothing
     else is exposed is our assumption (``energysim validate eyeriss_alexnet``).
     """
+    widths = bandwidths(hardware) if widths is None else widths
     busy: list[tuple[Tensor, dict[Key, float]]] = []
-    waits: dict[Key, float] = {}
+    waits: dict[Key, float | Floats] = {}
     loads: dict[Tensor, Load] = {}
     every_pass = False
-    for tensor, width in hardware.array.links.items():
+    for tensor, own in hardware.array.links.items():
         holders = nest.holders(tensor)
         if not holders:
             continue
         outer, inner = _entry(nest, holders)
         ways = [
             {
-                (outer, tensor, name): tariff.bits[outer, tensor, name] / width
+                (outer, tensor, name): tariff.bits[outer, tensor, name] / own
                 for name in names
                 if (outer, tensor, name) in tariff.bits
             }
@@ -271,38 +283,44 @@ def links(hardware: Hardware, nest: Nest, tariff: Tariff) -> Links:
             loads[tensor] = Load(read, (inner, tensor, "first"), each)
             if tensor is Tensor.WEIGHT and not hardware.levels[inner].double_buffered:
                 every_pass = True
-                waits = {key: price * _own_share(hardware, nest, outer) for key, price in
-                         ways.pop().items()}  # fmt: skip
+                share = _own_share(hardware, nest, outer, widths)
+                waits = {key: price * share for key, price in ways.pop().items()}
         busy += [(tensor, way) for way in ways]
     return Links(tuple(busy), waits, loads if Tensor.WEIGHT in loads else {}, every_pass)
 
 
-def _own_share(hardware: Hardware, nest: Nest, outer: int) -> float:
+def _own_share(hardware: Hardware, nest: Nest, outer: int, widths: Widths) -> float | Floats:
     """Share of the wait for weights on their bus that the time of the outer level does not cover.
 
     Where that time is waited for anyway it is one way, as fast as its slower part.
     """
-    width = hardware.levels[outer].bandwidth_bits_per_cycle
+    width = widths[outer]
     if width is None or overlaps(hardware, nest, outer):
         return 1.0
-    return max(0.0, 1 - hardware.array.links[Tensor.WEIGHT] / (width * hardware.instances(outer)))
+    bus = hardware.array.links[Tensor.WEIGHT]
+    share: Floats = np.maximum(0.0, 1 - bus / (width * hardware.instances(outer)))
+    return share
 
 
 def _link_cycles(
-    hardware: Hardware, nest: Nest, tariff: Tariff, value: Callable[[Key], Numbers | None]
+    hardware: Hardware,
+    nest: Nest,
+    tariff: Tariff,
+    value: Callable[[Key], Numbers | None],
+    widths: Widths,
 ) -> tuple[Floats, Floats]:
     """Cycles of the busiest bus while the array computes, and cycles that the array waits.
 
     How many passes there are is what all of them load over what the first one does. Inputs that
     stay are not waited for again: never for more than all that is read.
     """
-    buses = links(hardware, nest, tariff)
+    buses = links(hardware, nest, tariff, widths)
 
     def counted(key: Key) -> Floats:
         found = value(key)
         return np.asarray(0.0 if found is None else found, dtype=np.float64)
 
-    def cycles(prices: Mapping[Key, float]) -> Floats:
+    def cycles(prices: Mapping[Key, float] | Mapping[Key, float | Floats]) -> Floats:
         total: Floats = np.zeros(())
         for key, price in prices.items():
             moved = _timed_bits(tariff, key, value)
