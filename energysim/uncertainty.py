@@ -192,6 +192,7 @@ def amounts_of(rows: Iterable[AccessRow], hardware: Hardware) -> dict[str, float
     return {
         name: energies[name] / given[name].value if given[name].value else amount
         for name, amount in amounts.items()
+        if name in given  # a machine without a vector unit has no energy of it
     }
 
 
