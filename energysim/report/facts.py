@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from energysim.errors import EnergysimError
+from energysim.report.table import JOULES, SECONDS
 from energysim.result import Result
 from energysim.sparsity import PATTERNS, SOURCE, pattern_words
 from energysim.uncertainty import Uncertainty
@@ -13,8 +14,6 @@ from energysim.units import (
     BITS_PER_BYTE,
     BYTES,
     COUNTS,
-    NANOSECONDS,
-    PICOJOULES,
     percent,
     quantity,
     times,
@@ -47,12 +46,12 @@ def figures(
 ) -> Iterator[Fact]:
     """The figures that come first."""
     images = f" for {result.batch} images" if result.batch > 1 else ""
-    low, high = quantity(found.low_pj, PICOJOULES), quantity(found.high_pj, PICOJOULES)
+    low, high = quantity(found.low_pj, JOULES), quantity(found.high_pj, JOULES)
     span = f"{low} to {high} with the ranges of the constants" if low != high else ""
-    yield Fact("energy" + images, quantity(result.total_energy_pj, PICOJOULES), span)
+    yield Fact("energy" + images, quantity(result.total_energy_pj, JOULES), span)
     yield Fact(
         "time" + images,
-        quantity(result.total_time_ms * NS_PER_MS, NANOSECONDS),
+        quantity(result.total_time_ms * NS_PER_MS, SECONDS),
         f"{quantity(result.total_cycles, COUNTS)} cycles",
     )
     outer = result.level_names[0]
@@ -61,7 +60,7 @@ def figures(
     yield Fact(f"{outer} traffic{images}", quantity(result.total_dram_bytes, BYTES), above)
     live = percent(result.total_effective_macs, result.total_macs)
     yield Fact(
-        "array at work",
+        "array utilization",
         f"{percent(busy(result), 1)} %",
         f"{quantity(result.total_macs, COUNTS)} MACs, {live} % of them with live weights",
     )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from energysim.errors import EnergysimError, InputError, MissingExtraError
 from energysim.report.facts import Fact, figures, what_was_run
-from energysim.report.pictures import Picture
+from energysim.report.pictures import Picture, of_run, of_variants
 from energysim.report.table import Table
 from energysim.report.tables import (
     about_layer,
@@ -59,11 +59,12 @@ class Report:
     def __post_init__(self) -> None:
         if not self.results:
             raise InputError("a report needs at least one result")
-        machines = {each.settings()["hardware_sha256"] for each in self._all()}
+        machines = {each.settings()["hardware_sha256"] for each in self.every}
         if len(machines) > 1:
             raise InputError("a report is about one machine: its results are of several")
 
-    def _all(self) -> tuple[Result, ...]:
+    @property
+    def every(self) -> tuple[Result, ...]:
         """All results, the dense one first."""
         if isinstance(self.dense, Result) and self.dense not in self.results:
             return (self.dense, *self.results)
@@ -78,7 +79,7 @@ class Report:
     @cached_property
     def side_by_side(self) -> Table | None:
         """All networks in one table, where there is more than one."""
-        every = self._all()
+        every = self.every
         base = self.dense if isinstance(self.dense, Result) else None
         return variants(every, base) if len(every) > 1 else None
 
@@ -137,7 +138,8 @@ def page(report: Report) -> str:
     template = _template()
     script = _file(SCRIPT)
     hardware = report.results[0].inputs[1]
-    first = report.results[0]
+    first, every = report.results[0], report.every
+    table, sources = constants(hardware)
     # markup made by the package; everything else is escaped
     own = {"style": _markup(_file(STYLE_SHEET)), "script": _markup(script)}
     return template.render(
@@ -148,8 +150,10 @@ def page(report: Report) -> str:
         script_hash=_hash_of(f"\n{script}"),
         sections=[_section(report, result, i) for i, result in enumerate(report.results, start=1)],
         side_by_side=report.side_by_side,
+        beside=of_variants(every) if len(every) > 1 else None,
         no_dense=str(report.dense) if isinstance(report.dense, EnergysimError) else "",
-        constants=constants(hardware),
+        constants=table,
+        sources=sources,
         command=report.command,
         hardware_name=hardware.name,
         hardware_yaml=to_yaml(hardware),
@@ -169,7 +173,7 @@ def _section(report: Report, result: Result, number: int) -> Section:
         tuple(figures(result, report.dense, found)),
         tuple(note.text for note in result.warnings),
         tuple(what_was_run(result)),
-        (),
+        tuple(of_run(result, place)),
         tuple(table for table in every if table is not None),
         accesses(result),
         tuple(_mappings(result, f"{place}-layer-")),

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
+
+from energysim.errors import InputError
+from energysim.result import Result
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,6 +30,51 @@ class Picture:
     caption: str
     svg: str
     """an ``svg`` element"""
+
+
+def of_run(result: Result, place: str) -> Iterator[Picture]:
+    """Draw all that is shown of one result; what there is nothing to draw of is left out."""
+    from energysim import plot
+
+    outer = result.level_names[0]
+    drawn: tuple[tuple[str, str, Callable[[], Figure]], ...] = (
+        (
+            "Energy by level",
+            "Which memories and units the energy of each layer goes to.",
+            lambda: plot.energy_figure([result]),
+        ),
+        (
+            "Energy by tensor",
+            "The same energy, by what it is spent on.",
+            lambda: plot.energy_figure([result], by="tensor"),
+        ),
+        (
+            f"{outer} traffic",
+            "What each layer moves, beside the least that any mapping must move.",
+            lambda: plot.traffic_figure([result]),
+        ),
+        (
+            "Roofline",
+            "What holds each layer back: the array, or a memory.",
+            lambda: plot.roofline_figure(result),
+        ),
+    )
+    for i, (title, caption, draw) in enumerate(drawn, start=1):
+        try:
+            figure = draw()
+        except InputError:  # such as the roofline of layers that multiply nothing
+            continue
+        label = f"{title} of {result.network} on {result.hardware}"
+        yield Picture(title, caption, inline(figure, f"{place}-picture-{i}", label))
+
+
+def of_variants(results: Sequence[Result]) -> Picture:
+    """Draw the energy of several results side by side."""
+    from energysim import plot
+
+    names = ", ".join(each.network for each in results)
+    svg = inline(plot.energy_figure(results, totals=True), "variants-picture", f"Energy of {names}")
+    return Picture("Energy side by side", "All layers together, by level.", svg)
 
 
 def inline(figure: Figure, place: str, label: str) -> str:

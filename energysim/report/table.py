@@ -5,10 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from energysim.units import Unit, heading, number, unit_for
+from energysim.units import NANOSECONDS, PICOJOULES, Unit, number, unit_for
 
 NOTHING = "–"
 """Stands in a cell that has no value; sorted behind all that have one."""
+
+
+def _with_micro(units: Sequence[Unit]) -> tuple[Unit, ...]:
+    """Units as pictures have them: a terminal may not know the letter."""
+    return tuple((factor, name.replace("u", "µ")) for factor, name in units)
+
+
+JOULES, SECONDS = _with_micro(PICOJOULES), _with_micro(NANOSECONDS)
+"""Units of picojoules and of nanoseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +40,12 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """Heading and cells of one column."""
+    """Name and cells of one column."""
 
-    heading: str
+    name: str
     cells: Sequence[Cell]
     total: str = ""
+    unit: str = ""
     numeric: bool = True
     """numbers are aligned to the right, words to the left"""
 
@@ -81,7 +91,7 @@ def amounts(
     Parameters
     ----------
     name : str
-        Heading without the unit.
+        Of the column.
     values : sequence of float
         In the first of the units.
     units : sequence of Unit
@@ -95,9 +105,9 @@ def amounts(
     --------
     >>> from energysim.units import BYTES
     >>> column = amounts("DRAM", [1500.0, 2500.0], BYTES)
-    >>> column.heading, [cell.text for cell in column.cells], column.total
-    ('DRAM [kB]', ['1.50', '2.50'], '4.00')
+    >>> column.name, column.unit, [cell.text for cell in column.cells], column.total
+    ('DRAM', 'kB', ['1.50', '2.50'], '4.00')
     """
     factor, unit = unit_for([*values, *like], units)
     cells = [Cell(number(value, factor), float(value)) for value in values]
-    return Column(heading(name, unit), cells, number(sum(values), factor) if adds_up else "")
+    return Column(name, cells, number(sum(values), factor) if adds_up else "", unit)

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from math import inf
 from typing import Any
+
+from pydantic import BaseModel
 
 from energysim.axes import Action, Dim, Tensor
 from energysim.errors import EnergysimError
 from energysim.hardware import Hardware
 from energysim.model.capacity import Occupancy
 from energysim.report.facts import NS_PER_MS, Fact, busy
-from energysim.report.table import NOTHING, Cell, Column, Table, amounts, words
+from energysim.report.table import JOULES, NOTHING, SECONDS, Cell, Column, Table, amounts, words
 from energysim.result import AccessRow, LayerRow, Result
 from energysim.uncertainty import ConstantEffect, Uncertainty
 from energysim.units import (
     BITS_PER_BYTE,
     BYTES,
     COUNTS,
-    NANOSECONDS,
-    PICOJOULES,
     PJ_PER_MJ,
-    heading,
     number,
     percent,
     quantity,
@@ -54,9 +54,9 @@ def variants(results: Sequence[Result], base: Result | None) -> Table:
         ("parameters", lambda each: each.inputs[0].parameters, COUNTS),
         ("stored weights", _stored_bytes, BYTES),
         ("effective MACs", lambda each: each.total_effective_macs, COUNTS),
-        ("time", lambda each: each.total_time_ms * NS_PER_MS, NANOSECONDS),
+        ("time", lambda each: each.total_time_ms * NS_PER_MS, SECONDS),
         (outer, lambda each: each.total_dram_bytes, BYTES),
-        ("energy", lambda each: each.total_energy_pj, PICOJOULES),
+        ("energy", lambda each: each.total_energy_pj, JOULES),
     )
     columns = [
         words("network", [each.network for each in results]),
@@ -67,7 +67,7 @@ def variants(results: Sequence[Result], base: Result | None) -> Table:
         columns.append(amounts(name, values, units, adds_up=False))
         if base is not None:
             columns.append(_ratios("rel.", values, [figure(base)] * len(values)))
-    columns.append(_shares("array at work", [busy(each) for each in results], 1.0))
+    columns.append(_shares("util.", [busy(each) for each in results], 1.0))
     note = f"rel.: relative to {base.network}, which is dense" if base is not None else ""
     return Table("Side by side", tuple(columns), note)
 
@@ -95,7 +95,7 @@ def _shares(
         Cell(percent(value, whole), value / (whole or 1.0), share=value / most if bars else None)
         for value in values
     ]
-    return Column(heading(name, "%"), cells, total)
+    return Column(name, cells, total, "%")
 
 
 # -- layers and levels -----------------------------------------------------------------------------
@@ -128,10 +128,11 @@ def layers(result: Result, dense: Result | EnergysimError | None, place: str) ->
     columns += [
         amounts("cycles", [row.cycles for row in rows], COUNTS),
         Column(
-            heading("array at work", "%"),
+            "util.",
             [Cell(percent(row.utilization, 1), row.utilization) if row.macs else Cell(NOTHING)
              for row in rows],
             percent(busy(result), 1),
+            "%",
         ),
         amounts(outer, outer_bytes, BYTES, like=buffer_bytes),
         Column(
@@ -140,7 +141,7 @@ def layers(result: Result, dense: Result | EnergysimError | None, place: str) ->
             _over_bound(result.total_dram_bytes, result.total_dram_bound_bytes).text,
         ),
         amounts(buffer, buffer_bytes, BYTES, like=outer_bytes),
-        amounts("energy", energies, PICOJOULES),
+        amounts("energy", energies, JOULES),
         _shares("share", energies, result.total_energy_pj, "100", bars=True),
     ]  # fmt: skip
     if isinstance(dense, Result) and dense is not result:
@@ -226,7 +227,7 @@ def _moves(
     return [
         amounts("elements", elements, COUNTS, adds_up=False),
         amounts("data", moved, BYTES, adds_up=False),
-        amounts("energy", energies, PICOJOULES),
+        amounts("energy", energies, JOULES),
         _shares("share", energies, total, "100", bars=True),
     ]
 
@@ -239,9 +240,9 @@ def phases(result: Result) -> Table | None:
     energies = [cost.energy_mj * PJ_PER_MJ for cost in costs.values()]
     columns = (
         words("phase", list(costs), "total"),
-        amounts("energy", energies, PICOJOULES),
+        amounts("energy", energies, JOULES),
         _shares("share", energies, result.total_energy_pj, "100", bars=True),
-        amounts("time", [cost.time_ms * NS_PER_MS for cost in costs.values()], NANOSECONDS),
+        amounts("time", [cost.time_ms * NS_PER_MS for cost in costs.values()], SECONDS),
         amounts("MACs", [cost.macs for cost in costs.values()], COUNTS),
         amounts(result.level_names[0], [cost.dram_bytes for cost in costs.values()], BYTES),
     )
@@ -254,7 +255,7 @@ def phases(result: Result) -> Table | None:
 def sensitivity(found: Uncertainty) -> Table:
     """What each energy constant that the run makes use of does to the total."""
     effects, width = found.effects, found.high_pj - found.low_pj
-    factor, unit = unit_for([each.step_pj for each in effects], PICOJOULES)
+    factor, unit = unit_for([each.step_pj for each in effects], JOULES)
     steps = [Cell(number(each.step_pj, factor), each.step_pj) for each in effects]
     columns = (
         words("constant", [each.constant for each in effects]),
@@ -263,7 +264,7 @@ def sensitivity(found: Uncertainty) -> Table:
         Column("high", [_end(each, each.high) for each in effects]),
         words("unit", [each.unit for each in effects]),
         _shares("share", [each.energy_pj for each in effects], found.total_pj, bars=True),
-        Column(heading(f"per {STEP_PERCENT} %", unit), steps),
+        Column(f"per {STEP_PERCENT} %", steps, unit=unit),
         _shares("of interval", [each.interval_pj for each in effects], width),
     )
     note = (
@@ -292,64 +293,100 @@ _UNITS = {
 
 _NOT_CONSTANTS = frozenset({"name", "source", "note", "assumed", "ranges", "from_tables"})
 
-_BLOCKS = ("bits", "mac", "vector", "array", "sparsity", "technology")
+_BLOCKS = ("mac", "vector", "array", "sparsity", "technology")
 
 
-def constants(hardware: Hardware) -> Table:
-    """Every constant of a machine with its value, unit, range, and where it comes from."""
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where constants come from."""
+
+    id: str
+    number: int
+    text: str
+
+
+def constants(hardware: Hardware) -> tuple[Table, tuple[Source, ...]]:
+    """Every constant of a machine with its value, unit and range, and where they come from.
+
+    Parameters
+    ----------
+    hardware : Hardware
+
+    Returns
+    -------
+    tuple of Table and tuple of Source
+        The table names sources by their numbers.
+    """
     rows = list(_constants(hardware))
+    texts = dict.fromkeys(row.source for row in rows if row.source)
+    sources = {text: Source(f"source-{i}", i, text) for i, text in enumerate(texts, start=1)}
     columns = (
-        words("part", [row[0] for row in rows]),
-        words("constant", [row[1] for row in rows]),
-        Column("value", [row[2] for row in rows]),
-        words("unit", [row[3] for row in rows]),
-        words("range", [row[4] for row in rows]),
-        words("status", [row[5] for row in rows]),
-        words("source", [row[6] for row in rows]),
+        words("part", [row.part for row in rows]),
+        words("constant", [row.name for row in rows]),
+        Column("value", [row.value for row in rows]),
+        words("unit", [row.unit for row in rows]),
+        words("range", [row.range for row in rows]),
+        words("status", [row.status for row in rows]),
+        Column("source", [_reference(sources.get(row.source)) for row in rows], numeric=False),
     )
-    return Table(
-        f"Constants of {hardware.name}",
-        columns,
+    note = (
         "assumed: not published; the source says what the assumption goes by. looked up: from the "
-        "tables of technologies that come with energysim. no source: as the file, or else "
-        "energysim, has it.",
+        "tables of technologies that come with energysim. default: what holds where the file says "
+        "nothing."
     )
+    return Table(f"Constants of {hardware.name}", columns, note), tuple(sources.values())
 
 
-ConstantRow = tuple[str, str, Cell, str, str, str, str]
-"""Part, constant, value, unit, range, status and source."""
+def _reference(source: Source | None) -> Cell:
+    return Cell(f"[{source.number}]", link=source.id) if source else Cell(NOTHING)
 
 
-def _constants(hardware: Hardware) -> Iterator[ConstantRow]:
+@dataclass(frozen=True, slots=True)
+class _Constant:
+    """One field of a hardware file."""
+
+    part: str
+    name: str
+    value: Cell
+    unit: str
+    range: str
+    status: str
+    source: str
+
+
+def _constants(hardware: Hardware) -> Iterator[_Constant]:
     """Fields of all parts, levels outermost first, and then what holds for the whole machine."""
-    plain = hardware.model_dump(mode="json")
-    for level in plain["levels"]:
-        yield from _fields(level["name"], level)
+    for level in hardware.levels:
+        yield from _fields(level.name, level, level)
+    # its widths are told of by the file as a whole
+    yield from _fields("bits", hardware.bits, hardware)
     for name in _BLOCKS:
-        if plain.get(name) is not None:
-            block = plain[name]
-            if name == "bits":  # its widths are told of by the file as a whole
-                whole = {"source": plain["source"]}
-                assumed = {"assumed": list(block) if "bits" in plain["assumed"] else []}
-                block = block | whole | assumed
-            yield from _fields(name, block)
-    own = {word: each for word, each in plain.items() if word not in (*_BLOCKS, "levels")}
-    yield from _fields("machine", own)
+        block = getattr(hardware, name)
+        if block is not None:
+            yield from _fields(name, block, block)
+    yield from _fields("machine", hardware, hardware, without={*_BLOCKS, "bits", "levels"})
 
 
-def _fields(part: str, block: Mapping[str, Any]) -> Iterator[ConstantRow]:
-    ranges, tables = block.get("ranges", {}), block.get("from_tables", {})
-    for name, value in block.items():
-        if name in _NOT_CONSTANTS or value in (None, {}, []):
+def _fields(
+    part: str, block: BaseModel, told: BaseModel, *, without: Collection[str] = ()
+) -> Iterator[_Constant]:
+    """Fields of one part, of which ``told`` has the source and names what is assumed."""
+    plain, about = block.model_dump(mode="json"), told.model_dump(mode="json")
+    assumed = set(about["assumed"]) | (set(plain) if part in about["assumed"] else set())
+    ranges, tables = plain.get("ranges", {}), plain.get("from_tables", {})
+    for name, value in plain.items():
+        if name in _NOT_CONSTANTS or name in without or value in (None, {}, []):
             continue
-        source = tables.get(name) or block.get("source", "")
+        source = tables.get(name) or about.get("source", "")
         status = "published" if source else "no source"
-        if name in block["assumed"]:
+        if name in assumed:
             status = "assumed"
         elif name in tables:
             status = "looked up"
+        elif name not in block.model_fields_set:
+            status, source = "default", ""
         span = " to ".join(f"{end:g}" for end in ranges.get(name, ()))
-        yield part, name, _value(value), _unit(part, name), span, status, source
+        yield _Constant(part, name, _value(value), _unit(part, name), span, status, source)
 
 
 def _unit(part: str, name: str) -> str:
@@ -423,7 +460,7 @@ def about_layer(result: Result, place: int) -> Iterator[Fact]:
     shape = steps[place].batched(result.batch)
     extents = " ".join(f"{dim.name}{shape[dim]}" for dim in Dim if shape[dim] > 1)
     yield Fact("extents", extents or "all 1")
-    yield Fact("energy", quantity(row.energy_pj, PICOJOULES))
+    yield Fact("energy", quantity(row.energy_pj, JOULES))
     yield Fact("time", f"{row.cycles:,} cycles, {si(row.time_ms)} ms", _time(result, row.layer))
     if row.weight_bits:
         stored = quantity(row.weight_bits / BITS_PER_BYTE, BYTES)
