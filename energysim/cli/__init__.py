@@ -33,6 +33,7 @@ _MODULES = {
     "cache": "cache_",
     "formats": "formats",
     "compare": "compare",
+    "pareto": "pareto",
     "plot": "plot",
     "import": "import_",
     "report": "report",
