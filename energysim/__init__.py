@@ -21,6 +21,7 @@ from energysim.uncertainty import uncertainty
 from energysim.version import VERSION
 
 if TYPE_CHECKING:
+    from energysim.sweeps import sweep
     from energysim.tradeoff import trade
 
 __version__ = VERSION
@@ -35,6 +36,7 @@ __all__ = [
     "load_hardware",
     "load_network",
     "simulate",
+    "sweep",
     "trade",
     "uncertainty",
 ]
@@ -46,4 +48,8 @@ def __getattr__(name: str) -> Any:
         from energysim.tradeoff import trade
 
         return trade
+    if name == "sweep":
+        from energysim.sweeps import sweep
+
+        return sweep
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

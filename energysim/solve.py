@@ -149,7 +149,7 @@ def _parts(problem: Problem) -> dict[str, Any]:
     hardware = _bare(problem.hardware)
     del hardware["name"]
     return {
-        "energysim": [VERSION, _program()],
+        "energysim": [VERSION, program()],
         "hardware": hardware,
         "shape": asdict(problem.shape),
         "rules": {
@@ -204,7 +204,7 @@ def _bare(block: BaseModel) -> dict[str, Any]:
 
 
 @once
-def _program() -> str:
+def program() -> str:
     """Hash of what counts and searches: another program may find another answer."""
     found = hashlib.sha256()
     for path in program_files():

@@ -14,11 +14,12 @@ import re
 import secrets
 import stat
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -790,28 +791,47 @@ def write_atomically(path: Path, data: str | bytes) -> None:
         If the folder is missing or can't be written to, or the name is that of a folder.
     """
     raw = data.encode() if isinstance(data, str) else data
+    try:
+        path.exists()  # a name that can't be one, such as with a zero byte
+    except (ValueError, RuntimeError) as error:
+        raise InputError(f"can't be written: {error}", where=str(path)) from None
+    with atomic_file(path) as file:
+        file.write(raw)
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """Open a file for writing that takes its name when all is written; see `write_atomically`.
+
+    Raises
+    ------
+    InputError
+        As :func:`write_atomically`.
+    """
     where = str(path)
     try:
         if path.is_dir():
             raise InputError("is a folder, not a file to write", where=where)
         if path.exists() and not path.is_file():
-            path.write_bytes(raw)
+            with path.open("wb") as file:
+                yield file
             return
-        _replace(path.resolve(), raw)
+        with _replacing(path.resolve()) as file:
+            yield file
     except FileNotFoundError:
         raise InputError(f"the folder {path.parent} does not exist", where=where) from None
     except PermissionError:
         raise InputError(f"no permission to write in {path.parent}", where=where) from None
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise InputError(f"can't be written: {reason}", where=where) from None
+    except OSError as error:
+        raise InputError(f"can't be written: {error.strerror}", where=where) from None
 
 
-def _replace(target: Path, raw: bytes) -> None:
+@contextmanager
+def _replacing(target: Path) -> Iterator[BinaryIO]:
     temporary = target.with_name(UNFINISHED.replace("*", secrets.token_hex(6)))
     try:
         with temporary.open("xb") as file:
-            file.write(raw)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         if target.exists():

@@ -238,7 +238,7 @@ def test_another_program_finds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("energysim.solve.VERSION", "0.0.0")
     other_version = key(problem())
     monkeypatch.undo()
-    monkeypatch.setattr("energysim.solve._program", lambda: "other lines")
+    monkeypatch.setattr("energysim.solve.program", lambda: "other lines")
     other_lines = key(problem())
     monkeypatch.undo()
     monkeypatch.setattr(module, "FORMAT", 0)

@@ -33,6 +33,7 @@ _MODULES = {
     "cache": "cache_",
     "formats": "formats",
     "compare": "compare",
+    "sweep": "sweep",
     "pareto": "pareto",
     "plot": "plot",
     "import": "import_",

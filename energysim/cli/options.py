@@ -33,6 +33,9 @@ FORMATS = ("table", "csv", "json", "md")
 FILE_FORMATS = {".csv": "csv", ".json": "json", ".parquet": "parquet", ".md": "md", ".html": "html"}
 """What can be written to a file, by the suffix of its name."""
 
+SCAN = "levels.SRAM.capacity_kib=64:1024:x2 or pattern=dense,PS4_P4"
+"""How a scan is written, for messages."""
+
 MOST_IMAGES = 65_536
 """Largest batch."""
 

@@ -1,0 +1,118 @@
+"""Where finished blocks of a sweep are kept: one SQLite file, whole after any interruption.
+
+A block is written in one transaction, under its number, once: what two processes compute twice is
+kept once, and both come to the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from energysim.cache import key_of
+from energysim.errors import EnergysimError, InputError
+from energysim.sweeps.evaluate import METRICS, Block
+
+FORMAT = 1
+"""Number of the layout: another one is refused."""
+
+PATIENCE_S = 60.0
+"""How long to wait for another process that writes [s]."""
+
+_TABLES = """
+create table if not exists sweep (name text primary key, value text not null) without rowid;
+create table if not exists blocks (
+  number integer primary key, points integer not null, figures blob not null, note text not null
+);
+"""
+
+_LITTLE = np.dtype("<f8")
+
+
+class StoreError(EnergysimError):
+    """The store can't be used."""
+
+
+class Store:
+    """Blocks of one sweep.
+
+    Parameters
+    ----------
+    path : Path
+        Made if it is not there.
+    described : dict
+        All that decides the result: a store of another sweep is refused.
+
+    Raises
+    ------
+    InputError
+        If the file is no store, or that of another sweep.
+    StoreError
+        If it can't be read or written, such as on a full disk; what it holds stays whole.
+    """
+
+    def __init__(self, path: Path, described: dict[str, Any]) -> None:
+        self.path = path
+        with self._open() as database:
+            database.executescript(_TABLES)
+            identity = key_of([FORMAT, described])
+            row = database.execute("select value from sweep where name = 'identity'").fetchone()
+            if row is None:
+                texts = (("identity", identity), ("sweep", json.dumps(described)))
+                database.executemany("insert or ignore into sweep values (?, ?)", texts)
+            elif row[0] != identity:
+                raise InputError(
+                    "holds another sweep: other fields, values, networks, hardware or program."
+                    " Name another file with --store, or remove this one",
+                    where=str(path),
+                )
+
+    def done(self) -> set[int]:
+        """Numbers of the blocks that are kept."""
+        with self._open() as database:
+            return {number for (number,) in database.execute("select number from blocks")}
+
+    def has(self, number: int) -> bool:
+        """Whether a block is kept."""
+        with self._open() as database:
+            found = database.execute("select 1 from blocks where number = ?", (number,))
+            return found.fetchone() is not None
+
+    def put(self, number: int, block: Block) -> None:
+        """Keep a block; whole, or on any error not at all. One that is there stays."""
+        figures = np.ascontiguousarray(block.values, dtype=_LITTLE).tobytes()
+        row = (number, len(block.values), figures, block.note)
+        with self._open() as database:
+            database.execute("insert or ignore into blocks values (?, ?, ?, ?)", row)
+
+    def get(self, number: int) -> Block:
+        """A block that is kept."""
+        with self._open() as database:
+            row = database.execute(
+                "select points, figures, note from blocks where number = ?", (number,)
+            ).fetchone()
+        if row is None or len(row[1]) != row[0] * len(METRICS) * _LITTLE.itemsize:
+            raise StoreError(f"{self.path}: block {number} is missing or damaged. Remove the file")
+        points, figures, note = row
+        values = np.frombuffer(figures, dtype=_LITTLE).reshape(points, len(METRICS))
+        return Block(values.astype(np.float64), note)
+
+    @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        """One transaction."""
+        try:
+            with closing(sqlite3.connect(self.path, timeout=PATIENCE_S)) as database, database:
+                yield database
+        except sqlite3.DatabaseError as error:
+            if "not a database" in str(error) or "no such column" in str(error):
+                raise InputError("is no store of a sweep", where=str(self.path)) from None
+            raise StoreError(
+                f"{self.path}: {error}. What was computed before is kept. Is there room on the"
+                " disk, and may the file and its folder be written?"
+            ) from None

@@ -1,0 +1,134 @@
+"""The table of a sweep: a row a point, written block by block."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from energysim.errors import MissingExtraError
+from energysim.sweeps.evaluate import METRICS
+from energysim.sweeps.plan import Plan
+from energysim.sweeps.run import Check
+from energysim.sweeps.store import Store
+from energysim.yamlio import atomic_file
+
+if TYPE_CHECKING:
+    from xarray import Dataset
+
+WHOLE = ("cycles", "macs", "effective_macs", "parameters")
+"""Columns of whole numbers."""
+
+UNITS = {"energy_mj": "mJ", "time_ms": "ms", "dram_bytes": "byte", "sram_bytes": "byte"}
+"""Units of columns; the others are counts and ratios."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """A finished sweep."""
+
+    plan: Plan = field(repr=False)
+    store: Store = field(repr=False)
+    check: Check | None = None
+    """points that were searched anew, if any were"""
+    folder: TemporaryDirectory[str] | None = field(default=None, repr=False)
+    """of a store that lives as long as this object"""
+
+    def with_folder(self, folder: TemporaryDirectory[str]) -> Sweep:
+        """Keep a temporary folder as long as this object."""
+        return replace(self, folder=folder)
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """All points, one row each; large sweeps are better read by :meth:`frames`."""
+        return pd.concat(self.frames(), ignore_index=True)
+
+    def frames(self) -> Iterator[pd.DataFrame]:
+        """The table in blocks, in order."""
+        for number in range(self.plan.blocks):
+            yield frame(self.plan, self.store, number)
+
+    def to_csv(self, path: Path) -> None:
+        """Write the table as CSV, whole or not at all."""
+        with atomic_file(path) as file:
+            for number, each in enumerate(self.frames()):
+                text = each.to_csv(index=False, header=number == 0, lineterminator="\n")
+                file.write(text.encode())
+
+    def to_parquet(self, path: Path) -> None:
+        """Write the table as Parquet, whole or not at all.
+
+        Raises
+        ------
+        MissingExtraError
+            Without pyarrow.
+        """
+        try:
+            import pyarrow as pa
+            import pyarrow.parquet as pq
+        except ImportError:
+            raise MissingExtraError(
+                "Parquet needs pyarrow, which is not installed: pip install 'energysim[parquet]'"
+            ) from None
+        schema = None
+        with atomic_file(path) as file:
+            writer = None
+            for each in self.frames():
+                table = pa.Table.from_pandas(each, schema=schema, preserve_index=False)
+                if writer is None:
+                    schema = table.schema
+                    writer = pq.ParquetWriter(file, schema)
+                writer.write_table(table)
+            if writer is not None:
+                writer.close()
+
+    def to_xarray(self) -> Dataset:
+        """The table as a grid: a dimension an axis, a variable a column, units in attributes.
+
+        Raises
+        ------
+        MissingExtraError
+            Without xarray.
+        """
+        try:
+            import xarray as xr
+        except ImportError:
+            raise MissingExtraError(
+                "to_xarray needs xarray, which is not installed: pip install 'energysim[xarray]'"
+            ) from None
+        plan = self.plan
+        table = self.table
+        axes = (*plan.structural, *plan.numeric)
+        shape = [len(axis.values) for axis in axes]
+        names = [axis.name for axis in axes]
+        # float64 holds whole numbers to 2^53 and points that can't be
+        columns = {name: table[name].astype("float64").to_numpy() for name in METRICS}
+        data = {
+            name: (names, values.reshape(shape), {"units": UNITS.get(name, "1")})
+            for name, values in columns.items()
+        }
+        return xr.Dataset(data, {axis.name: list(axis.values) for axis in axes})
+
+
+def frame(plan: Plan, store: Store, number: int) -> pd.DataFrame:
+    """Rows of a block."""
+    block = store.get(number)
+    figures = block.values  # noqa: PD011 - no pandas yet
+    axes = plan.columns(number)
+    columns: dict[str, Any] = {
+        name: getattr(plan.spec, name)
+        for name in ("network", "hardware")
+        if name not in {each for axis in plan.axes for each in axis.fields}
+    }
+    columns |= axes
+    columns |= {name: figures[:, place] for place, name in enumerate(METRICS)}
+    made = pd.DataFrame(columns, index=range(len(figures)))
+    for name in WHOLE:
+        made[name] = made[name].astype("Int64")
+    made["searched"] = made["searched"].fillna(0.0).astype(bool)
+    made["note"] = block.note
+    return made
