@@ -20,6 +20,20 @@ _NO_METADATA: dict[str, Any] = dict.fromkeys(("Date", "Creator", "Format", "Type
 
 _ID = re.compile(r'\bid="([^"]*)"')
 _USE = re.compile(r'(xlink:href="|url\()#')
+_COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
+_INDENT = re.compile(r"\s*\n\s*")
+_PLACE = re.compile(r'\b(?:d|x|y|width|height)="[^"]*"|translate\([^)]*\)')
+_LONG = re.compile(r"-?\d+\.\d{3,}(?:e-?\d+)?")
+
+_NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e-?\d+)?")
+_POINT = rf"\s*{_NUMBER.pattern}\s+{_NUMBER.pattern}\s*"
+_CIRCLE = re.compile(rf"M{_POINT}(?:C{_POINT}{_POINT}{_POINT}){{8}}z")
+
+ROUND = 1e-3
+"""What is this much wider than high, or less, is a circle [1/72 inch]."""
+
+DECIMALS = 2
+"""Of places in a picture [1/72 inch]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,10 +115,43 @@ def inline(figure: Figure, place: str, label: str) -> str:
     with mpl.rc_context(STYLE):
         figure.savefig(buffer, format="svg", metadata=_NO_METADATA, transparent=True)
     text = buffer.getvalue()
-    text = text[text.index("<svg") :].rstrip()
+    text = _shorter(text[text.index("<svg") :].rstrip())
     text = _ID.sub(rf'id="{place}-\1"', text)
     text = _USE.sub(rf"\1#{place}-", text)
     head, _, body = text.partition(">")
     # its size is that of the page's column; the view box keeps the shape
     head = re.sub(r' (width|height|version)="[^"]*"', "", head)
     return f'{head} role="img" aria-label="{escape(label)}">{body}'
+
+
+def _shorter(svg: str) -> str:
+    """Leave out what can't be seen: comments, indents, and thousandths of a point."""
+    text = _INDENT.sub("\n", _COMMENT.sub("", svg))
+    return _PLACE.sub(lambda places: _rounded(places[0]), text)
+
+
+def _rounded(places: str) -> str:
+    """Round the numbers of one attribute, and draw circles by arcs.
+
+    Examples
+    --------
+    >>> _rounded('d="M 12.500001 -0.000004 L 3 4 z"')
+    'd="M 12.5 0 L 3 4 z"'
+    """
+    short = _CIRCLE.sub(_arcs, places)
+    short = _LONG.sub(lambda found: f"{round(float(found[0]), DECIMALS) + 0:g}", short)
+    return re.sub(r"\s*\n", "", short)
+
+
+def _arcs(curves: re.Match[str]) -> str:
+    """Draw a circle that stands there as eight curves by two arcs: hatches have hundreds."""
+    numbers = [float(each) for each in _NUMBER.findall(curves[0])]
+    across, down = numbers[::2], numbers[1::2]
+    width, height = max(across) - min(across), max(down) - min(down)
+    if abs(width - height) > ROUND:
+        return curves[0]
+    left, middle, r = min(across), (max(down) + min(down)) / 2, width / 2
+    return (
+        f"M{left:.6f} {middle:.6f}a{r:.6f} {r:.6f} 0 1 0 {width:.6f} 0"
+        f"a{r:.6f} {r:.6f} 0 1 0 {-width:.6f} 0z"
+    )

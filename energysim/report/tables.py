@@ -372,7 +372,8 @@ def _fields(
 ) -> Iterator[_Constant]:
     """Fields of one part, of which ``told`` has the source and names what is assumed."""
     plain, about = block.model_dump(mode="json"), told.model_dump(mode="json")
-    assumed = set(about["assumed"]) | (set(plain) if part in about["assumed"] else set())
+    named = about.get("assumed", [])
+    assumed = {*named, *plain} if part in named else {*named}
     ranges, tables = plain.get("ranges", {}), plain.get("from_tables", {})
     for name, value in plain.items():
         if name in _NOT_CONSTANTS or name in without or value in (None, {}, []):
