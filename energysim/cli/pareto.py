@@ -184,9 +184,9 @@ def command(
     _check_asked(target, objectives, settings["dataflow"])
     picture = output if is_picture else None
     if picture is not None:
-        from energysim import plot
+        from energysim.plot.style import check_form
 
-        plot.check_form(picture)
+        check_form(picture)
     machine = load_hardware(hw)
     accuracies = load_accuracies(source, dataset=dataset, metric=metric)
     cache = None if no_cache else Cache(folder())
@@ -203,7 +203,10 @@ def command(
         )
     render.print_text(text(found, target, reference), target)
     if picture is not None:
-        plot.save(plot.pareto(found, width_in=width_in), picture)
+        from energysim.plot.pareto import pareto_figure
+        from energysim.plot.style import save
+
+        save(pareto_figure(found, width_in=width_in), picture)
     if quiet:
         return
     for path in (target.path, picture):
