@@ -26,6 +26,7 @@ COMMANDS = [
     "compare",
     "plot",
     "import",
+    "report",
     "validate",
 ]
 HEAVY = ("numpy", "pandas", "matplotlib", "rich")

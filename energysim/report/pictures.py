@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from energysim.errors import InputError
 from energysim.result import Result
+from energysim.sparsity import Pattern
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -72,6 +73,16 @@ def of_run(result: Result, place: str) -> Iterator[Picture]:
             "What holds each layer back: the array, or a memory.",
             lambda: plot.roofline_figure(result),
         ),
+        (
+            "What each constant does",
+            "Change of the energy with each constant, on the same mappings.",
+            lambda: plot.tornado_figure(result),
+        ),
+        (
+            "Kernels",
+            "Live taps of the sparse kernels, slot by slot of a period.",
+            lambda: plot.gallery_figure(_patterns(result)),
+        ),
     )
     for i, (title, caption, draw) in enumerate(drawn, start=1):
         try:
@@ -80,6 +91,13 @@ def of_run(result: Result, place: str) -> Iterator[Picture]:
             continue
         label = f"{title} of {result.network} on {result.hardware}"
         yield Picture(title, caption, inline(figure, f"{place}-picture-{i}", label))
+
+
+def _patterns(result: Result) -> list[Pattern]:
+    """Patterns of the layers that repeat themselves, each once."""
+    layers = result.inputs[0].layers
+    used = dict.fromkeys(layer.mask.pattern for layer in layers if layer.pattern != "dense")
+    return [pattern for pattern in used if pattern.slots]
 
 
 def of_variants(results: Sequence[Result]) -> Picture:
