@@ -222,6 +222,19 @@ def _single(objectives: tuple[str, ...]) -> str:
     return objectives[0]
 
 
+def _only(runs: list[Costs]) -> Costs:
+    """The one result of a picture that shows one.
+
+    Raises
+    ------
+    UsageError
+        If there are several.
+    """
+    if len(runs) > 1:
+        raise click.UsageError(f"this picture shows one result, got {len(runs)}")
+    return runs[0]
+
+
 def _written(output: Path, *, quiet: bool, draw: Callable[[], Figure]) -> None:
     """Draw and write a picture; what can't be written is refused before any work."""
     from energysim import plot
@@ -277,3 +290,102 @@ def tensors(output: Path, width: float, rows: int, **settings: Any) -> None:
       energysim plot tensors --net vgg16_ps --hw eyeriss -o tensors.png
     """  # noqa: D301
     _energy("tensor", output, width, rows, settings)
+
+
+@command.command("traffic")
+@_run_options(_many)
+def traffic(output: Path, width: float, rows: int, **settings: Any) -> None:
+    """DRAM traffic by tensor against its lower bound, a bar a layer.
+
+    \b
+    Example:
+      energysim plot traffic --net mobilenet_v2 --hw eyeriss -o traffic.png
+    """  # noqa: D301
+
+    def draw() -> Figure:
+        from energysim.plot import traffic_figure
+
+        return traffic_figure(_runs(settings), width=width, rows=rows)
+
+    _written(output, quiet=settings["quiet"], draw=draw)
+
+
+@command.command("roofline")
+@_run_options(_one)
+def roofline(output: Path, width: float, **settings: Any) -> None:
+    """Speed of layers over MACs per byte, below the roofs of array and memories.
+
+    Bytes are those of DRAM, and of the memory next to it. Layers that move none there stand at the
+    right end.
+
+    \b
+    Example:
+      energysim plot roofline --net vgg16 --hw edge_tpu -o roofline.png
+    """  # noqa: D301
+
+    def draw() -> Figure:
+        from energysim.plot import roofline_figure
+
+        return roofline_figure(_only(_runs(settings)), width=width)
+
+    _written(output, quiet=settings["quiet"], draw=draw)
+
+
+@command.command("tornado")
+@_run_options(_one)
+@click.option(
+    "--most",
+    type=click.IntRange(1),
+    default=14,
+    show_default=True,
+    metavar="COUNT",
+    help="Constants that are drawn, those that matter most.",
+)
+def tornado(output: Path, width: float, most: int, **settings: Any) -> None:
+    """Total energy over the range of each constant, and with 10 % more and less.
+
+    On the mappings of the run, as 'energysim run --uncertainty' has it.
+
+    \b
+    Example:
+      energysim plot tornado --net vgg16_ps --hw edge_tpu -o tornado.png
+    """  # noqa: D301
+
+    def draw() -> Figure:
+        from energysim.plot import tornado_figure
+
+        return tornado_figure(_only(_runs(settings)), width=width, most=most)
+
+    _written(output, quiet=settings["quiet"], draw=draw)
+
+
+@command.command("patterns")
+@click.option(
+    "--patterns",
+    "names",
+    callback=_names,
+    metavar="all|NAME,...",
+    shell_complete=options.complete_words(("all", *PATTERNS)),
+    help="Patterns to draw: names, N:M, or supports spelled out.  [default: all of the papers]",
+)
+@_width
+@_output
+@options.quiet
+def patterns(names: tuple[str, ...], output: Path, width: float, *, quiet: bool) -> None:
+    """Supports of sparse kernels, slot by slot.
+
+    \b
+    Example:
+      energysim plot patterns -o patterns.svg
+      energysim plot patterns --patterns PS4_P4,2:4,5x5_0.6.12_2.22_F3 -o mine.png
+    """  # noqa: D301
+
+    def draw() -> Figure:
+        from energysim.compare import pattern_names
+        from energysim.plot import gallery_figure
+        from energysim.sparsity import get_pattern
+
+        words = pattern_names(names or ["all"])
+        return gallery_figure([get_pattern(each) for each in words], width=width)
+
+    _written(output, quiet=quiet, draw=draw)

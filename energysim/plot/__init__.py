@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from energysim.plot.costs import Costs, Saved, read_costs
 from energysim.plot.energy import By, energy, energy_figure
+from energysim.plot.patterns import gallery, gallery_figure
+from energysim.plot.roofline import roofline, roofline_figure
 from energysim.plot.style import FORMS, STYLE, check_form, save
+from energysim.plot.tornado import tornado, tornado_figure
+from energysim.plot.traffic import traffic, traffic_figure
 from energysim.plot.validation import validation
 
 __all__ = [
@@ -16,7 +20,15 @@ __all__ = [
     "check_form",
     "energy",
     "energy_figure",
+    "gallery",
+    "gallery_figure",
     "read_costs",
+    "roofline",
+    "roofline_figure",
     "save",
+    "tornado",
+    "tornado_figure",
+    "traffic",
+    "traffic_figure",
     "validation",
 ]

@@ -161,6 +161,12 @@ def level_bytes(costs: Costs, level: str) -> dict[str, float]:
     return moved
 
 
+def same_layers(every: Sequence[Costs]) -> bool:
+    """Whether runs have layers of the same names."""
+    names = [[row.layer for row in costs.layer_rows] for costs in every]
+    return all(each == names[0] for each in names)
+
+
 def common_title(every: Sequence[Costs]) -> list[str]:
     """Words that say what all runs have in common, to be joined or broken into lines."""
     networks = list(dict.fromkeys(_dense_name(costs) for costs in every))

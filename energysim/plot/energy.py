@@ -17,9 +17,9 @@ from energysim.plot.bars import (
     stacked,
     unit_of,
 )
-from energysim.plot.costs import Costs, common_title, variants_of
+from energysim.plot.costs import Costs, common_title, same_layers, variants_of
 from energysim.plot.rows import MOST_ROWS, Row, rows_of, together_key
-from energysim.plot.sheet import sheet
+from energysim.plot.sheet import FRAME_IN, PANEL_TITLE_IN, fitting_panels, sheet
 from energysim.plot.style import PAGE_IN, PART_LOOKS, TENSOR_LOOKS, Look, level_looks, own_axes
 from energysim.result import AccessRow
 from energysim.units import si
@@ -30,12 +30,6 @@ if TYPE_CHECKING:
 
 By = Literal["level", "tensor"]
 """What the energy is divided by."""
-
-PANEL_IN, NAMES_IN = 1.1, 1.2
-"""Least width of a panel, and of the names of the layers [inch]."""
-
-FRAME_IN, TITLE_IN = 0.5, 0.2
-"""Height of the numbers and words of an axis, and of the title of a panel [inch]."""
 
 
 def parts_of(costs: Costs, by: By = "level") -> dict[str, list[float]]:
@@ -170,9 +164,7 @@ def energy_figure(
     if not every:
         raise InputError("there is no result to draw")
     names = [row.layer for row in every[0].layer_rows]
-    same = all([row.layer for row in each.layer_rows] == names for each in every)
-    fitting = max(int((width - NAMES_IN) / PANEL_IN), 1)
-    if totals or not same or len(every) > fitting:
+    if totals or not same_layers(every) or len(every) > fitting_panels(width):
         chosen = [Row(name, (0,)) for name in variants_of(every)]
         return _totals(every, chosen, by, width)
     return _by_layer(every, rows_of(names, rows), by, width)
@@ -192,7 +184,7 @@ def _by_layer(every: Sequence[Costs], rows: Sequence[Row], by: By, width: float)
     title = common_title(every)
     if not several:
         title.append(amount(every[0].total_energy_pj))
-    body = FRAME_IN + len(rows) * row_height(len(rows)) + (TITLE_IN if several else 0)
+    body = FRAME_IN + len(rows) * row_height(len(rows)) + (PANEL_TITLE_IN if several else 0)
     figure = sheet(width, body, title, _key(looks, parts), together_key(rows))
     panels(figure, rows, stacks, looks, f"energy [{unit}]")
     return figure

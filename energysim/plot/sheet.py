@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 import matplotlib as mpl
 from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
-from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
-from energysim.plot.style import COLUMN_IN, INK, STYLE, Look
+from energysim.plot.style import INK, STYLE, Look, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
     from matplotlib.text import Text
 
 EDGE_IN = 0.06
@@ -25,6 +25,13 @@ NARROW_IN = 5.0
 
 TITLE_PT, WORDS_PT, SMALL_PT = 9.0, 7.5, 6.5
 """Sizes of the title, of words, and of words in narrow pictures and dense rows [point]."""
+
+
+PANEL_IN, NAMES_IN = 1.1, 1.2
+"""Least width of a panel, and room for the names of the layers [inch]."""
+
+FRAME_IN, PANEL_TITLE_IN = 0.5, 0.2
+"""Height of the numbers and words of an axis, and of the title of a panel [inch]."""
 
 
 def words_pt(width: float) -> float:
@@ -39,6 +46,13 @@ def renderer_of(figure: Figure) -> RendererAgg:
         canvas = FigureCanvasAgg(figure)
     renderer: RendererAgg = canvas.get_renderer()  # type: ignore[no-untyped-call]
     return renderer
+
+
+def figure_of(axes: Axes) -> Figure:
+    """Figure that axes stand in, in the end."""
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    return figure
 
 
 def extent_in(figure: Figure, artist: Artist) -> tuple[float, float]:
@@ -92,7 +106,7 @@ def sheet(
     from matplotlib.patches import Patch
 
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(width, body), layout="constrained")
+        figure = new_figure(width, body, layout="constrained")
         room = width - 2 * EDGE_IN
         words = figure.text(0, 0, "", size=TITLE_PT, color=INK, weight="bold", va="top")
         words.set_text("\n".join(_fitted(figure, words, title, room)))
@@ -194,8 +208,7 @@ def room_for_words(axes: Axes, ends: Sequence[float], words: Sequence[str], size
     float
         In the unit of the axis.
     """
-    figure = axes.get_figure(root=True)
-    assert figure is not None
+    figure = figure_of(axes)
     width = axes.get_window_extent().width / figure.dpi
     most = max(ends, default=0.0) or 1.0
     probe = figure.text(0, 0, "", size=size)
@@ -208,5 +221,6 @@ def room_for_words(axes: Axes, ends: Sequence[float], words: Sequence[str], size
     return right
 
 
-NARROWEST = COLUMN_IN / 2
-"""Pictures can't be narrower [inch]."""
+def fitting_panels(width: float) -> int:
+    """How many panels of bars fit beside one another in a picture of some width [inch]."""
+    return max(int((width - NAMES_IN) / PANEL_IN), 1)

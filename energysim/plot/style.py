@@ -159,14 +159,23 @@ def level_looks(levels: Sequence[Level]) -> dict[str, Look]:
     return looks | dict(PART_LOOKS)
 
 
+def new_figure(width: float, height: float, **more: Any) -> Figure:
+    """Make a figure [inch] without the state of pyplot.
+
+    Words are as wide as they will be in the file: at another resolution they are rounded otherwise.
+    """
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context(STYLE):
+        return Figure(figsize=(width, height), dpi=DOTS_PER_INCH, **more)
+
+
 def own_axes(axes: Axes | None, size: tuple[float, float]) -> Axes:
     """Give back the axes, or make some on a figure of their own, without the state of pyplot."""
     if axes is not None:
         return axes
-    from matplotlib.figure import Figure
-
     with mpl.rc_context(STYLE):
-        return Figure(figsize=size, layout="constrained").subplots()
+        return new_figure(*size, layout="constrained").subplots()
 
 
 def check_form(path: Path) -> None:
