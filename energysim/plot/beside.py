@@ -116,7 +116,7 @@ def place_labels(
     tried = []
     for label in labels:
         own = to_pixel((label.x, label.y))
-        around = _Around(room, dots, solid, faint[_far(faint, own) > 1], own, radius)
+        around = _Around(room, dots, solid, faint[_far(faint, own) > 1], own, radius, gap / 2)
         places = _places(own, _size(axes, label), label.radius_pt * pixel, gap)
         tried.append([(each, around.badness(each)) for each in places])
     for label, place in zip(labels, _settled(tried, gap), strict=True):
@@ -171,6 +171,8 @@ class _Around:
     """the point"""
     radius: float
     """of all points"""
+    gap: float
+    """between words and lines"""
 
     def badness(self, place: _Place) -> float:
         """How bad a place is, whatever other words do."""
@@ -183,8 +185,9 @@ class _Around:
         to_own = np.hypot(*(np.clip(self.own, (left, lower), (right, upper)) - self.own))
         found = place.badness + HIDES_POINT * ((away < self.radius) & others).sum()
         found += MISLEADS * bool(((away < to_own - 1) & others).any() and not place.has_leader)
-        for lines, cost in ((self.solid, CROSSES), (self.faint, TOUCHES)):
-            found += cost * _crosses_box(lines, place.box).sum()
+        margin = np.array([-1.0, -1.0, 1.0, 1.0]) * self.gap
+        for lines, cost, more in ((self.solid, CROSSES, margin), (self.faint, TOUCHES, 0.0)):
+            found += cost * _crosses_box(lines, place.box + more).sum()
             if place.has_leader:
                 found += cost / 2 * _cross(lines, place.leader).sum()
         return float(found)
