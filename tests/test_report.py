@@ -20,7 +20,7 @@ from energysim.activations import Activations, Density
 from energysim.errors import DoesNotFitError, InputError, MissingExtraError
 from energysim.mapping import MappingFile
 from energysim.report import Report, page
-from energysim.report.facts import what_was_run
+from energysim.report.facts import stored_bytes, what_was_run
 from energysim.report.page import SCRIPT, STYLE_SHEET, _hash_of
 from energysim.report.table import NOTHING, Table
 from energysim.report.tables import accesses, constants, layers, levels, sensitivity, variants
@@ -323,7 +323,11 @@ def test_training_shows_its_phases() -> None:
     said = " ".join(Parsed(page(Report((result,)))).texts)
     assert "Phases of the iteration" in said
     assert "one iteration of training, activations kept" in said
-    assert "for 2 images" in said
+    assert "energy for 2 images" in said
+    assert "an image" in said
+    assert "of 50,000 images" in said
+    weights = sum(row.weight_bits for row in dense().layer_rows) / BITS_PER_BYTE
+    assert stored_bytes(result) == weights == stored_bytes(dense())
 
 
 def test_given_mappings_densities_and_early_stops_are_told() -> None:

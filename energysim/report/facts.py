@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from energysim.errors import EnergysimError
@@ -14,6 +14,7 @@ from energysim.units import (
     BITS_PER_BYTE,
     BYTES,
     COUNTS,
+    Unit,
     percent,
     quantity,
     times,
@@ -41,34 +42,53 @@ def busy(result: Result) -> float:
     return done / (result.total_cycles or 1)
 
 
+def stored_bytes(result: Result) -> float:
+    """Size of the weights as they are stored [byte]; steps of training that read them add none."""
+    names = {layer.name for layer in result.inputs[0].layers}
+    bits = sum(row.weight_bits for row in result.layer_rows if row.layer in names)
+    return bits / BITS_PER_BYTE
+
+
 def figures(
     result: Result, dense: Result | EnergysimError | None, found: Uncertainty
 ) -> Iterator[Fact]:
     """The figures that come first."""
-    images = f" for {result.batch} images" if result.batch > 1 else ""
+    batch, outer = result.batch, result.level_names[0]
+    images = f" for {batch} images" if batch > 1 else ""
+
+    def explained(*words: str) -> str:
+        return "; ".join(filter(None, words))
+
+    def each(value: float, units: Sequence[Unit]) -> str:
+        return f"{quantity(value / batch, units)} an image" if batch > 1 else ""
+
+    energy, time_ns = result.total_energy_pj, result.total_time_ms * NS_PER_MS
     low, high = quantity(found.low_pj, JOULES), quantity(found.high_pj, JOULES)
     span = f"{low} to {high} with the ranges of the constants" if low != high else ""
-    yield Fact("energy" + images, quantity(result.total_energy_pj, JOULES), span)
+    yield Fact(f"energy{images}", quantity(energy, JOULES), explained(each(energy, JOULES), span))
+    cycles = f"{quantity(result.total_cycles, COUNTS)} cycles"
     yield Fact(
-        "time" + images,
-        quantity(result.total_time_ms * NS_PER_MS, SECONDS),
-        f"{quantity(result.total_cycles, COUNTS)} cycles",
+        f"time{images}", quantity(time_ns, SECONDS), explained(each(time_ns, SECONDS), cycles)
     )
-    outer = result.level_names[0]
-    bound = times(result.total_dram_bytes, result.total_dram_bound_bytes)
+    moved = result.total_dram_bytes
+    bound = times(moved, result.total_dram_bound_bytes)
     above = f"{bound} its lower bound" if bound != "-" else ""
-    yield Fact(f"{outer} traffic{images}", quantity(result.total_dram_bytes, BYTES), above)
+    yield Fact(
+        f"{outer} traffic{images}", quantity(moved, BYTES), explained(each(moved, BYTES), above)
+    )
     live = percent(result.total_effective_macs, result.total_macs)
+    dead = result.total_effective_macs < result.total_macs
     yield Fact(
         "array utilization",
         f"{percent(busy(result), 1)} %",
-        f"{quantity(result.total_macs, COUNTS)} MACs, {live} % of them with live weights",
+        f"{quantity(result.total_macs, COUNTS)} MACs"
+        + f", {live} % of them with live weights" * dead,
     )
     if isinstance(dense, Result) and dense is not result:
         yield Fact(
             f"beside {dense.network} (dense)",
-            f"{times(result.total_energy_pj, dense.total_energy_pj)} energy",
-            f"{times(result.total_dram_bytes, dense.total_dram_bytes)} {outer}, "
+            f"{times(energy, dense.total_energy_pj)} energy",
+            f"{times(moved, dense.total_dram_bytes)} {outer}, "
             f"{times(result.total_cycles, dense.total_cycles)} cycles",
         )
 
@@ -77,26 +97,41 @@ def what_was_run(result: Result) -> Iterator[Fact]:
     """Network, pattern, machine and settings, each with its source where it has one."""
     network, hardware = result.inputs
     size = "x".join(map(str, network.input_size))
-    stored = sum(row.weight_bits for row in result.layer_rows) / BITS_PER_BYTE
     yield Fact(
         "network",
         f"{network.name}: {len(network.layers)} layers, input {size}, "
         f"{quantity(network.parameters, COUNTS)} parameters, "
-        f"{quantity(stored, BYTES)} of weights stored",
+        f"{quantity(stored_bytes(result), BYTES)} of weights stored",
         network.source,
     )
     yield from _pattern(result)
-    yield Fact("hardware", hardware.name, " ".join(filter(None, (hardware.source, hardware.note))))
+    told = (each.rstrip(".") for each in (hardware.source, hardware.note) if each)
+    yield Fact("hardware", hardware.name, ". ".join(told))
     yield Fact("dataflow", result.dataflow.replace("_", " "))
     yield Fact("numbers", f"{result.bits} weights, batch {result.batch}")
     stays = "data that fits stays on chip" if result.residency else "nothing stays on chip"
     yield Fact("between layers", stays)
     yield Fact("objective", f"least {result.objective}", _searched(result))
-    if result.training is not None:
-        kept = "recomputed" if result.training.recompute else "kept"
-        yield Fact("phase", f"one iteration of training, activations {kept}")
+    yield from _training(result)
     if result.activations is not None:
         yield Fact("activations", f"densities of {result.activations.file or 'the caller'}")
+
+
+def _training(result: Result) -> Iterator[Fact]:
+    """What an iteration of training is part of, and what it has to keep."""
+    if result.training is None:
+        return
+    kept = "recomputed" if result.training.recompute else "kept"
+    peak = result.activation_bytes()[kept]
+    yield Fact(
+        "phase",
+        f"one iteration of training, activations {kept}",
+        f"at most {quantity(peak, BYTES)} of activations wait for the backward pass",
+    )
+    iterations = result.epoch_iterations
+    energy = quantity(result.total_energy_pj * iterations, JOULES)
+    time = quantity(result.total_time_ms * NS_PER_MS * iterations, SECONDS)
+    yield Fact("epoch", f"{energy}, {time}", f"of {result.training.epoch_images:,} images")
 
 
 def _pattern(result: Result) -> Iterator[Fact]:

@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 TEMPLATE, STYLE_SHEET, SCRIPT = "page.html.jinja", "page.css", "page.js"
 """Files beside this one."""
 
+NAMED = 3
+"""Networks that the heading names."""
+
 EXPLAINED = (
     "macs", "effective_macs", "cycles", "utilization", "dram_bytes", "dram_bound_bytes",
     "sram_bytes", "level", "tensor", "action", "elements", "parameters",
@@ -73,8 +76,9 @@ class Report:
     @property
     def title(self) -> str:
         """Heading of the page."""
-        names = dict.fromkeys(each.network for each in self.results)
-        return f"{', '.join(names)} on {self.results[0].hardware}"
+        names = list(dict.fromkeys(each.network for each in self.results))
+        rest = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+        return f"{', '.join(names[:NAMED])}{rest} on {self.results[0].hardware}"
 
     @cached_property
     def side_by_side(self) -> Table | None:

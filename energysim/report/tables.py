@@ -13,7 +13,7 @@ from energysim.axes import Action, Dim, Tensor
 from energysim.errors import EnergysimError
 from energysim.hardware import Hardware
 from energysim.model.capacity import Occupancy
-from energysim.report.facts import NS_PER_MS, Fact, busy
+from energysim.report.facts import NS_PER_MS, Fact, busy, stored_bytes
 from energysim.report.table import JOULES, NOTHING, SECONDS, Cell, Column, Table, amounts, words
 from energysim.result import AccessRow, LayerRow, Result
 from energysim.uncertainty import ConstantEffect, Uncertainty
@@ -52,7 +52,7 @@ def variants(results: Sequence[Result], base: Result | None) -> Table:
     outer = results[0].level_names[0]
     figures: tuple[tuple[str, Callable[[Result], float], Sequence[tuple[float, str]]], ...] = (
         ("parameters", lambda each: each.inputs[0].parameters, COUNTS),
-        ("stored weights", _stored_bytes, BYTES),
+        ("stored weights", stored_bytes, BYTES),
         ("effective MACs", lambda each: each.total_effective_macs, COUNTS),
         ("time", lambda each: each.total_time_ms * NS_PER_MS, SECONDS),
         (outer, lambda each: each.total_dram_bytes, BYTES),
@@ -70,10 +70,6 @@ def variants(results: Sequence[Result], base: Result | None) -> Table:
     columns.append(_shares("util.", [busy(each) for each in results], 1.0))
     note = f"rel.: relative to {base.network}, which is dense" if base is not None else ""
     return Table("Side by side", tuple(columns), note)
-
-
-def _stored_bytes(result: Result) -> float:
-    return sum(row.weight_bits for row in result.layer_rows) / BITS_PER_BYTE
 
 
 def _ratios(name: str, values: Sequence[float], base: Sequence[float]) -> Column:
