@@ -165,32 +165,33 @@ def _runs(settings: dict[str, Any]) -> list[Costs]:
     from energysim.plot import read_costs
 
     results = settings.pop("results", ())
-    asked = settings["net"], settings["hw"]
     if results:
-        if any(asked):
+        if settings["net"] or settings["hw"]:
             raise click.UsageError("--result stands for a run: give it, or --net and --hw")
         return [read_costs(path) for path in dict.fromkeys(results)]
-    for name, value in zip(("--net", "--hw"), asked, strict=True):
-        if value is None:
-            hint = " or --result" if name == "--net" else ""
-            raise click.UsageError(f"Missing option '{name}'{hint}.")
     return list(_simulated(settings))
 
 
-def _simulated(settings: dict[str, Any]) -> list[Result]:
-    """Run a network with each pattern."""
+def _simulated(settings: dict[str, Any], layer: str | None = None) -> list[Result]:
+    """Run a network with each pattern; one that lacks the layer is refused before."""
     from energysim.activations import load_activations
     from energysim.cache import Cache, folder
     from energysim.catalog import load_hardware, load_network
     from energysim.cli import render
     from energysim.mapping import MappingFile
+    from energysim.plot.mapping import check_layer
     from energysim.simulate import simulate
     from energysim.yamlio import load_model
 
+    for name in ("net", "hw"):
+        if settings[name] is None:
+            raise click.UsageError(f"Missing option '--{name}'.")
     net, hardware = settings.pop("net"), load_hardware(settings.pop("hw"))
     one = settings.pop("pattern", None)
     patterns = settings.pop("patterns", ()) or (one,)
     networks = [load_network(net, pattern=each) for each in dict.fromkeys(patterns)]
+    if layer is not None and settings["phase"] == "inference":
+        check_layer(networks[0].name, networks[0].layers, layer)
     settings["objective"] = _single(settings.pop("objectives"))
     settings["cache"] = None if settings.pop("no_cache") else Cache(folder())
     mapping, densities = settings.pop("mapping"), settings.pop("activations")
@@ -387,5 +388,57 @@ def patterns(names: tuple[str, ...], output: Path, width: float, *, quiet: bool)
 
         words = pattern_names(names or ["all"])
         return gallery_figure([get_pattern(each) for each in words], width=width)
+
+    _written(output, quiet=quiet, draw=draw)
+
+
+@command.command("mapping")
+@_run_options(
+    options.together(
+        options.pattern,
+        click.option(
+            "--layer", required=True, metavar="NAME", help="Layer whose loop nest is drawn."
+        ),
+    )
+)
+def mapping(output: Path, width: float, layer: str, **settings: Any) -> None:
+    """Loop nest of one layer: levels, loops, tiles and room.
+
+    What 'energysim run --explain LAYER' says in words.
+
+    \b
+    Example:
+      energysim plot mapping --net vgg16_ps --hw edge_tpu --layer conv3_2 -o conv3_2.svg
+    """  # noqa: D301
+
+    def draw() -> Figure:
+        from energysim.plot import mapping_figure
+
+        return mapping_figure(_simulated(settings, layer=layer)[0], layer, width=width)
+
+    _written(output, quiet=settings["quiet"], draw=draw)
+
+
+@command.command("training")
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@_width
+@_output
+@options.quiet
+def training(folder: Path, output: Path, width: float, *, quiet: bool) -> None:
+    """Loss and accuracy over epochs, of the runs in FOLDER.
+
+    FOLDER is that of 'energysim train --out', or of one run in it. Runs that differ in their seed
+    only are one line, the mean, with a band from the least to the most. What is unfinished is left
+    out.
+
+    \b
+    Example:
+      energysim plot training runs -o training.png
+    """  # noqa: D301
+
+    def draw() -> Figure:
+        from energysim.plot import read_curves, training_figure
+
+        return training_figure(read_curves(folder), width=width, title=folder.resolve().name)
 
     _written(output, quiet=quiet, draw=draw)

@@ -21,7 +21,7 @@ EDGE_IN = 0.06
 """Between what is drawn and the edge of the picture [inch]."""
 
 NARROW_IN = 5.0
-"""Narrower pictures have smaller words."""
+"""Narrower pictures have smaller words, and panels one above the other [inch]."""
 
 TITLE_PT, WORDS_PT, SMALL_PT = 9.0, 7.5, 6.5
 """Sizes of the title, of words, and of words in narrow pictures and dense rows [point]."""
@@ -183,10 +183,14 @@ def words_in(figure: Figure) -> list[Text]:
 
 
 def box_of(words: Text) -> Bbox:
-    """Where words stand [pixel]."""
+    """Where words stand, without the arrow they may have [pixel]."""
+    from matplotlib.text import Text
+
     figure = words.get_figure(root=True)
     assert figure is not None
-    return words.get_window_extent(renderer_of(figure))
+    if hasattr(words, "update_positions"):  # of an annotation
+        words.update_positions(renderer_of(figure))
+    return Text.get_window_extent(words, renderer_of(figure))
 
 
 def room_for_words(axes: Axes, ends: Sequence[float], words: Sequence[str], size: float) -> float:
