@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,7 +61,9 @@ def _reference(
     try:
         cost, accuracy = map(float, text.split(","))
     except ValueError:
-        raise click.BadParameter(f"'{text}' is no cost and accuracy, such as 1.5,85") from None
+        cost = accuracy = math.nan
+    if not (math.isfinite(cost) and math.isfinite(accuracy)):
+        raise click.BadParameter(f"'{text}' is no cost and accuracy, such as 1.5,85")
     return cost, accuracy
 
 

@@ -7,6 +7,7 @@ accuracies (:func:`load_accuracies`) with what networks cost on a chip.
 from energysim.pareto.chance import front_probability
 from energysim.pareto.front import hypervolume, knee, non_dominated
 from energysim.pareto.join import (
+    MACS_TOLERANCE,
     QUANTITIES,
     Candidate,
     LeftOut,
@@ -20,6 +21,7 @@ from energysim.pareto.join import (
 from energysim.pareto.sources import METRICS, PUBLISHED, Accuracies, Accuracy, load_accuracies
 
 __all__ = [
+    "MACS_TOLERANCE",
     "METRICS",
     "PUBLISHED",
     "QUANTITIES",

@@ -433,7 +433,7 @@ class _Known:
     def _why_none(self, name: str, pattern: str) -> str:
         where = f" on {self.accuracies.dataset}" if self.accuracies.dataset else ""
         return self.accuracies.others.get(
-            (name, pattern), f"no accuracy in {self.accuracies.source}{where}"
+            (name, pattern), f"no accuracy in {self.accuracies.name}{where}"
         )
 
 
@@ -474,7 +474,7 @@ def _differences(candidate: Candidate) -> Iterator[str]:
 
 def _nothing(accuracies: Accuracies, left_out: Sequence[LeftOut]) -> str:
     reasons = "".join(f"\n  {line}" for line in left_out_lines(left_out))
-    return f"nothing that is asked for has an accuracy in {accuracies.source}{reasons}"
+    return f"nothing that is asked for has an accuracy in {accuracies.name}{reasons}"
 
 
 def left_out_lines(left_out: Iterable[LeftOut]) -> Iterator[str]:

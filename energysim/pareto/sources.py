@@ -84,7 +84,9 @@ class Accuracies:
     """Accuracies that can be put beside one another: of one data set and by one metric."""
 
     source: str
-    """in words"""
+    """in words, with how well they are known"""
+    name: str
+    """of the source, in messages"""
     rows: tuple[Accuracy, ...]
     dataset: str = ""
     """empty where nobody tells"""
@@ -191,13 +193,15 @@ def _published(dataset: str | None, metric: str | None) -> Accuracies:
     chosen = metric or _usual([row.metric for row in rows])
     names = TINY_IMAGENET_NETWORKS if name != CIFAR10 else {}
     others = {
-        (names.get(row.network, row.network), row.pattern): f"published as {row.metric} only, "
-        f"which can't stand beside {chosen}"
+        (network, row.pattern): f"published as {row.metric} only, which can't stand beside {chosen}"
+        f"; --metric {row.metric} shows it"
         for row in rows
         if row.metric != chosen
+        for network in (row.network, names.get(row.network, row.network))
     }
     return Accuracies(
         f"published (Kundu et al. 2020, read off figures to {accuracy.READING_ERROR} %)",
+        "the published results",
         tuple(
             Accuracy(
                 names.get(row.network, row.network),
@@ -243,6 +247,7 @@ def _of_runs(table: Path, dataset: str | None, metric: str | None) -> Accuracies
         raise InputError(f"no run tells its {chosen}: there are too few classes", where=str(table))
     return Accuracies(
         f"runs of energysim train in {table.parent.name or table.parent}",
+        str(table),
         tuple(_of_run(each, chosen, table) for each in means),
         name,
         chosen,
@@ -376,7 +381,7 @@ def _of_table(path: Path, text: str) -> Accuracies:
         raise InputErrors(problems)
     if not rows:
         raise InputError(f"has no row. {FORM}", where=str(path))
-    return Accuracies(path.name, tuple(rows))
+    return Accuracies(path.name, str(path), tuple(rows))
 
 
 def _cells(line: str) -> list[str]:

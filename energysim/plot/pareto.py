@@ -18,7 +18,7 @@ from energysim.plot.bars import JOULES
 from energysim.plot.beside import Label, place_labels
 from energysim.plot.sheet import NARROW_IN, settle, sheet, words_pt
 from energysim.plot.style import FAINT, INK, OKABE_ITO, PAGE_IN, STYLE
-from energysim.units import BYTES, COUNTS, NANOSECONDS, Unit, heading, unit_for
+from energysim.units import BYTES, COUNTS, Unit, heading, unit_for
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,10 +28,12 @@ MARKERS = "osD^vPX*"
 COLOURS = ("blue", "vermillion", "green", "purple", "orange", "sky", "black")
 """Of networks in turn; as their numbers have no common factor, 56 look different."""
 
+SECONDS: tuple[Unit, ...] = ((1, "ns"), (1e3, "µs"), (1e6, "ms"), (1e9, "s"))
+
 UNITS: dict[str, tuple[float, Sequence[Unit]]] = {
     "energy_mj": (1e9, JOULES),
     "training_energy_mj": (1e9, JOULES),
-    "time_ms": (1e6, NANOSECONDS),
+    "time_ms": (1e6, SECONDS),
     "dram_bytes": (1, BYTES),
     "parameters": (1, COUNTS),
 }
