@@ -24,6 +24,7 @@ COMMANDS = [
     "cache",
     "formats",
     "compare",
+    "pareto",
     "plot",
     "import",
     "report",
