@@ -117,7 +117,13 @@ def _reference(
 @options.one_objective
 @options.one_dataflow
 @options.residency
-@options.batch
+@click.option(
+    "--batch",
+    type=click.IntRange(1, options.MOST_IMAGES),
+    default=1,
+    show_default=True,
+    help="Images processed together; costs are for one of them.",
+)
 @click.option(
     "--hypervolume",
     "reference",
