@@ -20,10 +20,11 @@ from energysim.activations import Activations, Density
 from energysim.errors import DoesNotFitError, InputError, MissingExtraError
 from energysim.mapping import MappingFile
 from energysim.report import Report, page
+from energysim.report.constants import constants
 from energysim.report.facts import stored_bytes, what_was_run
 from energysim.report.page import SCRIPT, STYLE_SHEET, _hash_of
 from energysim.report.table import NOTHING, Table
-from energysim.report.tables import accesses, constants, layers, levels, sensitivity, variants
+from energysim.report.tables import accesses, layers, levels, sensitivity, variants
 from energysim.result import Result
 from energysim.uncertainty import uncertainty
 from energysim.units import BITS_PER_BYTE

@@ -11,20 +11,12 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from energysim.errors import EnergysimError, InputError, MissingExtraError
+from energysim.report.constants import constants
 from energysim.report.facts import Fact, figures, what_was_run
+from energysim.report.mappings import about_layer, mapping
 from energysim.report.pictures import Picture, of_run, of_variants
 from energysim.report.table import Table
-from energysim.report.tables import (
-    about_layer,
-    accesses,
-    constants,
-    layers,
-    levels,
-    mapping,
-    phases,
-    sensitivity,
-    variants,
-)
+from energysim.report.tables import accesses, layers, levels, phases, sensitivity, variants
 from energysim.result import Result
 from energysim.uncertainty import uncertainty
 from energysim.units import COLUMNS

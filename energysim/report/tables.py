@@ -1,19 +1,14 @@
-"""The tables of the page: variants, layers, levels, constants and mappings."""
+"""The tables of the page that are about results: variants, layers, levels, sensitivity."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from math import inf
 from typing import Any
 
-from pydantic import BaseModel
-
-from energysim.axes import Action, Dim, Tensor
+from energysim.axes import Action, Tensor
 from energysim.errors import EnergysimError
-from energysim.hardware import Hardware
-from energysim.model.capacity import Occupancy
-from energysim.report.facts import NS_PER_MS, Fact, busy, stored_bytes
+from energysim.report.facts import NS_PER_MS, busy, stored_bytes
 from energysim.report.table import JOULES, NOTHING, SECONDS, Cell, Column, Table, amounts, words
 from energysim.result import AccessRow, LayerRow, Result
 from energysim.uncertainty import ConstantEffect, Uncertainty
@@ -24,7 +19,6 @@ from energysim.units import (
     PJ_PER_MJ,
     number,
     percent,
-    quantity,
     si,
     times,
     unit_for,
@@ -245,7 +239,7 @@ def phases(result: Result) -> Table | None:
     return Table("Phases of the iteration", columns)
 
 
-# -- constants -------------------------------------------------------------------------------------
+# -- what energy constants do ----------------------------------------------------------------------
 
 
 def sensitivity(found: Uncertainty) -> Table:
@@ -272,224 +266,3 @@ def sensitivity(found: Uncertainty) -> Table:
 
 def _end(effect: ConstantEffect, value: float) -> Cell:
     return Cell(si(value), value) if effect.has_range else Cell(NOTHING)
-
-
-_UNITS = {
-    "_pj_per_bit": "pJ/bit",
-    "_pj": "pJ",
-    "_bits_per_cycle": "bit/cycle",
-    "_mhz": "MHz",
-    "_mw": "mW",
-    "_nm": "nm",
-    "_kib": "KiB",
-    "_bytes": "byte",
-    "_bits": "bit",
-}
-"""By the end of a field's name."""
-
-_NOT_CONSTANTS = frozenset({"name", "source", "note", "assumed", "ranges", "from_tables"})
-
-_BLOCKS = ("mac", "vector", "array", "sparsity", "technology")
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Where constants come from."""
-
-    id: str
-    number: int
-    text: str
-
-
-def constants(hardware: Hardware) -> tuple[Table, tuple[Source, ...]]:
-    """Every constant of a machine with its value, unit and range, and where they come from.
-
-    Parameters
-    ----------
-    hardware : Hardware
-
-    Returns
-    -------
-    tuple of Table and tuple of Source
-        The table names sources by their numbers.
-    """
-    rows = list(_constants(hardware))
-    texts = dict.fromkeys(row.source for row in rows if row.source)
-    sources = {text: Source(f"source-{i}", i, text) for i, text in enumerate(texts, start=1)}
-    columns = (
-        words("part", [row.part for row in rows]),
-        words("constant", [row.name for row in rows]),
-        Column("value", [row.value for row in rows]),
-        words("unit", [row.unit for row in rows]),
-        words("range", [row.range for row in rows]),
-        words("status", [row.status for row in rows]),
-        Column("source", [_reference(sources.get(row.source)) for row in rows], numeric=False),
-    )
-    note = (
-        "assumed: not published; the source says what the assumption goes by. looked up: from the "
-        "tables of technologies that come with energysim. default: what holds where the file says "
-        "nothing."
-    )
-    return Table(f"Constants of {hardware.name}", columns, note), tuple(sources.values())
-
-
-def _reference(source: Source | None) -> Cell:
-    return Cell(f"[{source.number}]", link=source.id) if source else Cell(NOTHING)
-
-
-@dataclass(frozen=True, slots=True)
-class _Constant:
-    """One field of a hardware file."""
-
-    part: str
-    name: str
-    value: Cell
-    unit: str
-    range: str
-    status: str
-    source: str
-
-
-def _constants(hardware: Hardware) -> Iterator[_Constant]:
-    """Fields of all parts, levels outermost first, and then what holds for the whole machine."""
-    for level in hardware.levels:
-        yield from _fields(level.name, level, level)
-    # its widths are told of by the file as a whole
-    yield from _fields("bits", hardware.bits, hardware)
-    for name in _BLOCKS:
-        block = getattr(hardware, name)
-        if block is not None:
-            yield from _fields(name, block, block)
-    yield from _fields("machine", hardware, hardware, without={*_BLOCKS, "bits", "levels"})
-
-
-def _fields(
-    part: str, block: BaseModel, told: BaseModel, *, without: Collection[str] = ()
-) -> Iterator[_Constant]:
-    """Fields of one part, of which ``told`` has the source and names what is assumed."""
-    plain, about = block.model_dump(mode="json"), told.model_dump(mode="json")
-    named = about.get("assumed", [])
-    assumed = {*named, *plain} if part in named else {*named}
-    ranges, tables = plain.get("ranges", {}), plain.get("from_tables", {})
-    for name, value in plain.items():
-        if name in _NOT_CONSTANTS or name in without or value in (None, {}, []):
-            continue
-        source = tables.get(name) or about.get("source", "")
-        status = "published" if source else "no source"
-        if name in assumed:
-            status = "assumed"
-        elif name in tables:
-            status = "looked up"
-        elif name not in block.model_fields_set:
-            status, source = "default", ""
-        span = " to ".join(f"{end:g}" for end in ranges.get(name, ()))
-        yield _Constant(part, name, _value(value), _unit(part, name), span, status, source)
-
-
-def _unit(part: str, name: str) -> str:
-    if part == "bits":
-        return "bit"
-    return next((unit for end, unit in _UNITS.items() if name.endswith(end)), "")
-
-
-def _value(value: Any) -> Cell:
-    """Numbers as they stand in the file, and words as a person writes them."""
-    if isinstance(value, bool):
-        return Cell("yes" if value else "no")
-    if isinstance(value, int | float):
-        return Cell(f"{value:g}" if isinstance(value, float) else str(value), float(value))
-    if isinstance(value, list):
-        return Cell(", ".join(map(str, value)))
-    if isinstance(value, dict):
-        return Cell("; ".join(f"{name} {_value(each).text}" for name, each in value.items()))
-    return Cell(str(value))
-
-
-# -- mappings --------------------------------------------------------------------------------------
-
-
-def mapping(result: Result, layer: str) -> Table:
-    """Loops between the levels of one layer's mapping, and how full each level is."""
-    rooms = {result.level_names[room.level]: room for room in result.rooms[layer]}
-    rows = result.mappings[layer]
-    columns = (
-        words("level", [row.level for row in rows]),
-        words(
-            "loops in time",
-            [" ".join(f"{dim}{trips}" for dim, trips in row.temporal) for row in rows],
-        ),
-        words(
-            "side by side",
-            [" ".join(f"{dim}{trips} on {axis}" for dim, trips, axis in row.spatial)
-             for row in rows],
-        ),
-        words(
-            "tiles further in",
-            [", ".join(f"{tensor} by {shift}" for tensor, shift in row.cuts.items())
-             for row in rows],
-        ),
-        words("passed by", [", ".join(row.bypass) for row in rows]),
-        words("room taken", [_room(rooms.get(row.level)) for row in rows]),
-    )  # fmt: skip
-    return Table(f"Mapping of {layer}", columns, sorts=False)
-
-
-def _room(room: Occupancy | None) -> str:
-    if room is None:
-        return ""
-    if isinstance(room.capacity_bits, int):
-        return _part(room.used_bits, room.capacity_bits)
-    return ", ".join(
-        f"{tensor.label} {_part(room.bits.get(tensor, 0), size)}"
-        for tensor, size in room.capacity_bits.items()
-    )
-
-
-def _part(used_bits: int, size_bits: int) -> str:
-    used, size = used_bits / BITS_PER_BYTE, size_bits / BITS_PER_BYTE
-    return f"{percent(used, size)} % of {quantity(size, BYTES)}"
-
-
-def about_layer(result: Result, place: int) -> Iterator[Fact]:
-    """What is known of one layer beside its mapping."""
-    row = result.layer_rows[place]
-    steps = result.inputs[0].layers if result.training is None else result.training.steps
-    shape = steps[place].batched(result.batch)
-    extents = " ".join(f"{dim.name}{shape[dim]}" for dim in Dim if shape[dim] > 1)
-    yield Fact("extents", extents or "all 1")
-    yield Fact("energy", quantity(row.energy_pj, JOULES))
-    yield Fact("time", f"{row.cycles:,} cycles, {si(row.time_ms)} ms", _time(result, row.layer))
-    if row.weight_bits:
-        stored = quantity(row.weight_bits / BITS_PER_BYTE, BYTES)
-        yield Fact("weights", f"{stored} stored as {row.weight_format}")
-    yield Fact("stays on chip", ", ".join(row.resident.split()) or "nothing")
-    yield Fact("found", _found(result, row.layer))
-
-
-def _time(result: Result, layer: str) -> str:
-    """What the cycles are made of, parts that take none left out."""
-    timing = result.timings.get(layer)
-    if timing is None:
-        return ""
-    parts = {
-        "steps": timing.compute_cycles,
-        "busiest bus": timing.bus_cycles,
-        "waiting": timing.waiting_cycles,
-        "first tiles in and last out": timing.exposed_cycles,
-    }
-    parts |= {f"traffic of {name}": each for name, each in timing.level_cycles.items()}
-    hidden = "; traffic of " + ", ".join(timing.overlapping) + " overlaps with other work"
-    told = ", ".join(f"{name} {each:,.0f}" for name, each in parts.items() if each)
-    return f"cycles of each part: {told}{hidden * bool(timing.overlapping)}"
-
-
-def _found(result: Result, layer: str) -> str:
-    if layer in result.given_mappings:
-        return "the mapping was given"
-    search = result.searches[layer]
-    if search.optimal:
-        return f"no mapping among {search.mapspace:,} is better"
-    return (
-        f"stopped early among {search.mapspace:,} mappings: the best may be up to "
-        f"{100 * search.gap:.2g} % better"
-    )
