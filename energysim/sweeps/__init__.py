@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from energysim.cache import Cache
@@ -13,7 +12,7 @@ from energysim.network import Network
 from energysim.solve import program
 from energysim.sweeps.plan import Plan, SweepSpec, load_plan, plan_of
 from energysim.sweeps.run import Tell, check, compute
-from energysim.sweeps.store import Store
+from energysim.sweeps.store import Memory, Store
 from energysim.sweeps.table import Sweep
 from energysim.version import VERSION
 
@@ -78,17 +77,20 @@ def sweep(
         **settings,
     )
     plan = plan_of(spec, networks=networks, machines=machines)
-    more = {"cache": cache, "workers": workers, "scheduler": scheduler, "tell": tell}
-    if store is not None:
-        return swept(plan, Path(store), **more)  # type: ignore[arg-type]
-    folder = TemporaryDirectory(prefix="energysim-sweep-")
-    found = swept(plan, Path(folder.name) / "store", **more)  # type: ignore[arg-type]
-    return found.with_folder(folder)
+    path = None if store is None else Path(store)
+    return swept(plan, path, cache=cache, workers=workers, scheduler=scheduler, tell=tell)
+
+
+def _plain(given: Any) -> Any:
+    """Values as a file has them: of arrays, tuples and ranges a list."""
+    if hasattr(given, "tolist"):
+        return given.tolist()
+    return list(given) if isinstance(given, tuple | range) else given
 
 
 def swept(
     plan: Plan,
-    path: Path,
+    path: Path | None,
     *,
     cache: Cache | None = None,
     workers: int = 1,
@@ -101,14 +103,14 @@ def swept(
     Parameters
     ----------
     plan : Plan
-    path : Path
-        Of the store, which may hold a part of it.
+    path : Path, optional
+        Of the store, which may hold a part of it; without one nothing is kept.
     checked : int
         Points that are searched anew afterwards, to see how good the others are.
     cache, workers, scheduler, tell
         As for :func:`~energysim.sweeps.run.compute`.
     """
-    store = Store(path, identity(plan))
+    store = Memory() if path is None else Store(path, identity(plan))
     compute(plan, store, cache=cache, workers=workers, scheduler=scheduler, tell=tell)
     found = check(plan, store, checked, cache=cache) if checked and plan.numbers > 1 else None
     return Sweep(plan, store, found)

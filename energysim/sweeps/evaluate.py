@@ -4,7 +4,9 @@ A mapping stays a mapping whatever energies, bandwidths and the clock are. With 
 layer is a sum of amounts (bits, operations) times constants, and its cycles follow from its counts
 and the bandwidths. So a design is searched at a few points (:meth:`Plan.anchors`), and every point
 takes, layer by layer, the mapping among those found that is best for its own numbers. That is exact
-where a search was made, and never below what a search of the point would find.
+where a search was made, and elsewhere not below what a search of the point would find. (Where zero
+weights are skipped, searches seek what is best with them multiplied, see the note of such runs:
+among several mappings a point may then take a better one than its own search gives.)
 """
 
 from __future__ import annotations

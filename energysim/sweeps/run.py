@@ -9,6 +9,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import dataclass
+from importlib import import_module
 from multiprocessing import get_context
 from typing import Any
 
@@ -18,12 +19,12 @@ from energysim.cache import Cache
 from energysim.errors import EnergysimError, InputError, MissingExtraError
 from energysim.sweeps.evaluate import METRICS, Block, Found, block_of, found_or_why, goal_of, run_at
 from energysim.sweeps.plan import Plan
-from energysim.sweeps.store import Store
+from energysim.sweeps.store import Blocks
 
 Tell = Callable[[int], None]
 """Called with the number of points that were just finished."""
 
-Blocks = Iterator[tuple[int, Block]]
+Finished = Iterator[tuple[int, Block]]
 """Numbers of finished blocks, and what is in them."""
 
 TOGETHER = 8
@@ -61,7 +62,7 @@ class Worker:
 
 def compute(
     plan: Plan,
-    store: Store,
+    store: Blocks,
     *,
     cache: Cache | None = None,
     workers: int = 1,
@@ -73,7 +74,7 @@ def compute(
     Parameters
     ----------
     plan : Plan
-    store : Store
+    store : Blocks
         Gets each block when it is finished; several processes may work on one.
     cache : Cache, optional
         Of mappings; not used on a cluster.
@@ -112,8 +113,8 @@ def compute(
     except KeyboardInterrupt:
         kept = sum(len(plan.rows(number)) for number in store.done())
         raise InterruptedSweep(
-            f"{kept:,} of {plan.points:,} points are kept in {store.path}; the same command goes on"
-            " from there."
+            f"{kept:,} of {plan.points:,} points are kept in {store.where}; the same command goes"
+            " on from there."
         ) from None
 
 
@@ -131,7 +132,7 @@ def _tasks(plan: Plan, done: set[int]) -> list[list[int]]:
     return tasks
 
 
-def _alone(plan: Plan, store: Store, cache: Cache | None, tasks: Sequence[list[int]]) -> Blocks:
+def _alone(plan: Plan, store: Blocks, cache: Cache | None, tasks: Sequence[list[int]]) -> Finished:
     """Blocks one after the other; what another process did meanwhile is not done again.
 
     Whoever comes second begins elsewhere, so that two on one store seldom do the same.
@@ -139,8 +140,9 @@ def _alone(plan: Plan, store: Store, cache: Cache | None, tasks: Sequence[list[i
     start = random.SystemRandom().randrange(len(tasks)) if tasks and store.done() else 0
     worker = Worker(plan, cache)
     for task in [*tasks[start:], *tasks[:start]]:
+        done = store.done()
         for number in task:
-            yield number, store.get(number) if store.has(number) else worker.block(number)
+            yield number, store.get(number) if number in done else worker.block(number)
 
 
 # -- processes -------------------------------------------------------------------------------------
@@ -160,7 +162,7 @@ def _work(task: list[int]) -> list[Block]:
 
 def _by_processes(
     plan: Plan, cache: Cache | None, tasks: Sequence[list[int]], workers: int
-) -> Blocks:
+) -> Finished:
     """Blocks as they are finished; a worker that dies is replaced and its blocks done again."""
     left, deaths = deque(tasks), 0
     while left:
@@ -171,8 +173,9 @@ def _by_processes(
         try:
             while left or flying:
                 while left and len(flying) < workers * (1 + AHEAD):
-                    task = left.popleft()
-                    flying[pool.submit(_work, task)] = task
+                    # taken off only when it is under way: a broken pool refuses it
+                    flying[pool.submit(_work, left[0])] = left[0]
+                    left.popleft()
                 finished, _ = wait(flying, return_when=FIRST_COMPLETED)
                 for future in sorted(finished, key=lambda each: flying[each]):
                     blocks = future.result()
@@ -199,16 +202,16 @@ def _remote(plan: Plan, task: list[int]) -> list[Block]:
     return [worker.block(number) for number in task]
 
 
-def _by_dask(plan: Plan, tasks: Sequence[list[int]], address: str) -> Blocks:
+def _by_dask(plan: Plan, tasks: Sequence[list[int]], address: str) -> Finished:
     """Blocks as a cluster finishes them; what a lost worker had is done by another."""
     try:
-        from distributed import Client, as_completed
+        distributed: Any = import_module("distributed")
     except ImportError:
         raise MissingExtraError(
             "--scheduler needs Dask, which is not installed: pip install 'energysim[distributed]'"
         ) from None
     try:
-        client = Client(address, timeout=10)
+        client = distributed.Client(address, timeout=10)
     except (OSError, ValueError, TimeoutError) as error:
         raise InputError(
             f"no Dask scheduler answers at {address} ({type(error).__name__}). Start one with"
@@ -223,7 +226,7 @@ def _by_dask(plan: Plan, tasks: Sequence[list[int]], address: str) -> Blocks:
             )
         there = client.scatter(plan, broadcast=True)
         left, flying = deque(tasks), dict[Any, list[int]]()
-        running = as_completed()
+        running = distributed.as_completed()
         while left or flying:
             while left and len(flying) < threads * (1 + AHEAD):
                 task = left.popleft()
@@ -254,14 +257,14 @@ class Check:
     """largest excess of the table by the objective, as a share"""
 
 
-def check(plan: Plan, store: Store, many: int, *, cache: Cache | None = None) -> Check:
+def check(plan: Plan, store: Blocks, many: int, *, cache: Cache | None = None) -> Check:
     """Search some points anew and see how far the table is above.
 
     Parameters
     ----------
     plan : Plan
-    store : Store
-        Finished.
+    store : Blocks
+        All of them.
     many : int
         Points, drawn with a fixed seed among those that were not searched.
     """

@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -39,8 +39,46 @@ class StoreError(EnergysimError):
     """The store can't be used."""
 
 
+class Blocks(Protocol):
+    """Finished blocks, by number."""
+
+    @property
+    def where(self) -> str:
+        """In words."""
+
+    def done(self) -> set[int]:
+        """Numbers of the blocks that are kept."""
+
+    def put(self, number: int, block: Block) -> None:
+        """Keep a block."""
+
+    def get(self, number: int) -> Block:
+        """A block that is kept."""
+
+
+class Memory:
+    """Blocks of a sweep that nobody wants to keep."""
+
+    where = "memory"
+
+    def __init__(self) -> None:
+        self._blocks: dict[int, Block] = {}
+
+    def done(self) -> set[int]:
+        """Numbers of the blocks that are there."""
+        return set(self._blocks)
+
+    def put(self, number: int, block: Block) -> None:
+        """Hold a block."""
+        self._blocks[number] = block
+
+    def get(self, number: int) -> Block:
+        """A block that is there."""
+        return self._blocks[number]
+
+
 class Store:
-    """Blocks of one sweep.
+    """Blocks of one sweep in a file.
 
     Parameters
     ----------
@@ -73,16 +111,15 @@ class Store:
                     where=str(path),
                 )
 
+    @property
+    def where(self) -> str:
+        """Its file."""
+        return str(self.path)
+
     def done(self) -> set[int]:
         """Numbers of the blocks that are kept."""
         with self._open() as database:
             return {number for (number,) in database.execute("select number from blocks")}
-
-    def has(self, number: int) -> bool:
-        """Whether a block is kept."""
-        with self._open() as database:
-            found = database.execute("select 1 from blocks where number = ?", (number,))
-            return found.fetchone() is not None
 
     def put(self, number: int, block: Block) -> None:
         """Keep a block; whole, or on any error not at all. One that is there stays."""

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -14,7 +13,7 @@ from energysim.errors import MissingExtraError
 from energysim.sweeps.evaluate import METRICS
 from energysim.sweeps.plan import Plan
 from energysim.sweeps.run import Check
-from energysim.sweeps.store import Store
+from energysim.sweeps.store import Blocks
 from energysim.yamlio import atomic_file
 
 if TYPE_CHECKING:
@@ -32,15 +31,9 @@ class Sweep:
     """A finished sweep."""
 
     plan: Plan = field(repr=False)
-    store: Store = field(repr=False)
+    store: Blocks = field(repr=False)
     check: Check | None = None
     """points that were searched anew, if any were"""
-    folder: TemporaryDirectory[str] | None = field(default=None, repr=False)
-    """of a store that lives as long as this object"""
-
-    def with_folder(self, folder: TemporaryDirectory[str]) -> Sweep:
-        """Keep a temporary folder as long as this object."""
-        return replace(self, folder=folder)
 
     @property
     def table(self) -> pd.DataFrame:
@@ -114,7 +107,7 @@ class Sweep:
         return xr.Dataset(data, {axis.name: list(axis.values) for axis in axes})
 
 
-def frame(plan: Plan, store: Store, number: int) -> pd.DataFrame:
+def frame(plan: Plan, store: Blocks, number: int) -> pd.DataFrame:
     """Rows of a block."""
     block = store.get(number)
     figures = block.values  # noqa: PD011 - no pandas yet
