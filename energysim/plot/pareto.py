@@ -40,7 +40,7 @@ UNITS: dict[str, tuple[float, Sequence[Unit]]] = {
 """By column: the smallest units in its own, and the units that an axis may have."""
 
 LOGARITHMIC = 4.0
-"""Costs that differ by a larger factor stand on a logarithmic axis."""
+"""Costs, or ends of intervals, that differ by a larger factor stand on a logarithmic axis."""
 
 FLOOR = 1e-3
 """Ends of intervals are drawn down to this share of the smallest cost, as an axis may need."""
@@ -51,6 +51,10 @@ HEIGHTS = {True: 2.5, False: 3.7}
 
 MARKER, KNEE = 0.75, 1.4
 """Sizes of a point and of the ring around the knee, in sizes of words."""
+
+
+_Bar = tuple[float, float, float, float, str]
+"""Two ends, each x and y, and a colour."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,12 +149,14 @@ def pareto(table: ParetoTable, axes: Axes) -> Axes:
     axes.set_xlabel(heading(table.quantity.label, unit), fontsize=size + 0.5)
     axes.set_ylabel(f"{table.accuracies.label} [%]", fontsize=size + 0.5)
     _limits(axes, table, costs, factor)
-    bars = list(_bars(table, factor, axes.get_xlim()[0]))
+    intervals = list(_intervals(table, factor, axes.get_xlim()[0]))
+    errors = list(_errors(table, factor))
     for point, (x, y) in zip(table.points, zip(costs, _percents(table), strict=True), strict=True):
         _draw_point(axes, point, looks[point.candidate.base], (x, y), size)
-    for x0, y0, x1, y1, colour in bars:
-        axes.plot((x0, x1), (y0, y1), color=colour, linewidth=0.5, alpha=0.4, zorder=2,
-                  solid_capstyle="butt")  # fmt: skip
+    for bars, alpha in ((intervals, 0.4), (errors, 0.9)):
+        for x0, y0, x1, y1, colour in bars:
+            axes.plot((x0, x1), (y0, y1), color=colour, linewidth=0.5, alpha=alpha, zorder=2,
+                      solid_capstyle="butt")  # fmt: skip
     steps = _draw_front(axes, table, factor)
     _ticks(axes)
     settle(figure)
@@ -159,7 +165,7 @@ def pareto(table: ParetoTable, axes: Axes) -> Axes:
         [_label(table, point, x, size) for point, x in _named(table, costs)],
         points=np.column_stack([costs, _percents(table)]),
         lines=steps,
-        thin=[bar[:4] for bar in bars],
+        thin=[bar[:4] for bar in (*intervals, *errors)],
         radius_pt=size * MARKER / 2,
     )  # fmt: skip
     return axes
@@ -173,8 +179,8 @@ def _limits(axes: Axes, table: ParetoTable, costs: Any, factor: float) -> None:
     """Room around all points, and for the intervals of the front."""
     lows = [point.low * factor for point in table.front]
     highs = [point.high * factor for point in table.front]
-    low, high = min(costs.min(), *lows, *lows), max(costs.max(), *highs, *highs)
-    if costs.min() > 0 and costs.max() > LOGARITHMIC * costs.min():
+    low, high = min(costs.min(), *lows), max(costs.max(), *highs)
+    if costs.min() > 0 and high > LOGARITHMIC * costs.min():
         low = max(low, FLOOR * costs.min())
         axes.set_xscale("log")
         margin = (high / low) ** 0.06
@@ -186,21 +192,26 @@ def _limits(axes: Axes, table: ParetoTable, costs: Any, factor: float) -> None:
     least = min(each - error for each, error in zip(percents, errors, strict=True))
     most = max(each + error for each, error in zip(percents, errors, strict=True))
     room = 0.09 * (most - least) or 1.0
-    axes.set_ylim(max(least - room, 0.0), min(most + room, 100.0))
+    axes.set_ylim(least - room, most + room)
 
 
-def _bars(
-    table: ParetoTable, factor: float, floor: float
-) -> Iterator[tuple[float, float, float, float, str]]:
-    """Thin bars: intervals of what is on the front, and how far off accuracies may be."""
+def _intervals(table: ParetoTable, factor: float, floor: float) -> Iterator[_Bar]:
+    """Costs with all constants at their ends, of what is on the front."""
+    looks = network_looks(table)
+    for point in table.front:
+        if point.high > point.low:
+            low, y = max(point.low * factor, floor), point.percent
+            yield low, y, point.high * factor, y, looks[point.candidate.base].colour
+
+
+def _errors(table: ParetoTable, factor: float) -> Iterator[_Bar]:
+    """How far off accuracies may be."""
     looks = network_looks(table)
     for point in table.points:
-        colour, x = looks[point.candidate.base].colour, point.cost * factor
-        if point.on_front and point.high > point.low:
-            yield (max(point.low * factor, floor), point.percent, point.high * factor,
-                   point.percent, colour)  # fmt: skip
         if point.error:
-            yield x, point.percent - point.error, x, point.percent + point.error, colour
+            x, y = point.cost * factor, point.percent
+            colour = looks[point.candidate.base].colour
+            yield x, y - point.error, x, y + point.error, colour
 
 
 def _draw_point(
