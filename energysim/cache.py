@@ -17,6 +17,9 @@ from energysim.yamlio import UNFINISHED, write_atomically
 FORMAT = 2
 """Number of the layout of keys and entries: another one finds nothing of the old."""
 
+SWEEPS = "sweeps"
+"""Name of the folder in it for stores of sweeps."""
+
 _DIGITS = set("0123456789abcdef")
 _SHELF, _KEY = 2, 64
 """Letters of the name of a folder of entries, and of an entry."""
@@ -96,18 +99,18 @@ class Cache:
         """Remove all entries, and nothing else; how many there were, and their bytes."""
         many, size = self.usage()
         left = [path for shelf in self._shelves() for path in shelf.glob(UNFINISHED)]
-        for path in [*self._entries(), *left]:
+        for path in [*self._entries(), *self._sweeps(), *left]:
             with suppress(OSError):
                 path.unlink()
-        for shelf in self._shelves():
+        for shelf in [*self._shelves(), self.folder / SWEEPS]:
             with suppress(OSError):
                 shelf.rmdir()
         return many, size
 
     def usage(self) -> tuple[int, int]:
-        """Number of entries, and their bytes."""
+        """Number of entries, finished sweeps too, and their bytes."""
         sizes = []
-        for path in self._entries():
+        for path in [*self._entries(), *self._sweeps()]:
             with suppress(OSError):
                 sizes.append(path.stat().st_size)
         return len(sizes), sum(sizes)
@@ -122,6 +125,12 @@ class Cache:
                 for shelf in sorted(self.folder.iterdir())
                 if len(shelf.name) == _SHELF and set(shelf.name) <= _DIGITS and shelf.is_dir()
             ]
+        return []
+
+    def _sweeps(self) -> list[Path]:
+        """Finished points of sweeps, and journals of those that were killed."""
+        with suppress(OSError):
+            return sorted((self.folder / SWEEPS).glob("*.sqlite*"))
         return []
 
     def _entries(self) -> list[Path]:

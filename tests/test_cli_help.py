@@ -24,6 +24,7 @@ COMMANDS = [
     "cache",
     "formats",
     "compare",
+    "sweep",
     "pareto",
     "plot",
     "import",
@@ -80,6 +81,9 @@ def test_every_option_has_help(name: str) -> None:
 def test_examples_run(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "densities.csv").write_text("layer,input_density\nconv2,0.6\n")
+    (tmp_path / "sweep.yaml").write_text(
+        "network: digits_cnn\nhardware: edge_tpu\nscan: {batch: [1, 2]}\n"
+    )
     if line.startswith("energysim import"):
         pytest.importorskip("onnx")
         from onnx_models import model, node, ones, save

@@ -1,4 +1,4 @@
-"""``energysim cache``: the mappings found before."""
+"""``energysim cache``: the mappings and points of sweeps found before."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import click
 
 @click.group("cache")
 def command() -> None:
-    """Mappings that earlier runs have found, so that they need not be searched again.
+    """Mappings that earlier runs have found, and points of sweeps, so as not to seek them again.
 
     They are kept by content: a change of any number that matters makes a new entry. The folder is
     that of ENERGYSIM_CACHE, or the system's place for caches.

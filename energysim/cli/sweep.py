@@ -161,9 +161,9 @@ def command(
     \b
     Example:
       energysim sweep --net digits_cnn --hw edge_tpu --scan pattern=dense,PS4_P4 --scan batch=1,8
-      energysim sweep --net vgg16 --hw eyeriss --scan levels.GLB.capacity_kib=32:256:x2
+      energysim sweep --net digits_cnn --hw eyeriss --scan levels.GLB.capacity_kib=32:128:x2
       energysim sweep --net vgg16 --hw edge_tpu --scan levels.DRAM.read_pj_per_bit=4:40:#10
-      energysim sweep sweep.yaml --workers 4 -o table.parquet
+      energysim sweep sweep.yaml --workers 2 -o table.csv
     """  # noqa: D301 - click's mark is a backspace
     from energysim.cache import Cache, folder
     from energysim.cli import render
@@ -174,6 +174,8 @@ def command(
         raise click.UsageError(f"sweep gives no {target.form}; choose one of {', '.join(FORMS)}")
     if scheduler is not None and workers > 1:
         raise click.UsageError("--workers are processes here; with --scheduler its own are used")
+    if len(own["objectives"]) > 1:
+        raise click.UsageError("sweep takes one objective; 'energysim run' trades two")
     own["objective"], own["input"] = own.pop("objectives")[0], own.pop("side")
     if spec is not None:
         _refuse_options(context, spec)
@@ -238,11 +240,11 @@ def _own_store(plan: Plan) -> Path:
     InputError
         If it can't be made.
     """
-    from energysim.cache import folder, key_of
+    from energysim.cache import SWEEPS, folder, key_of
     from energysim.errors import InputError
     from energysim.sweeps import identity
 
-    path = folder() / "sweeps" / f"{key_of(identity(plan))[:32]}.sqlite"
+    path = folder() / SWEEPS / f"{key_of(identity(plan))[:32]}.sqlite"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
