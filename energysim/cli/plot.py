@@ -27,6 +27,10 @@ NARROWEST_IN = 3.0
 """Narrowest picture that there is room for words in [inch]."""
 
 
+OF_PICTURES = frozenset({"results", "width", "rows", "totals", "most", "output", "quiet"})
+"""Options that say how something is drawn, not what is run."""
+
+
 class _Kinds(click.Group):
     """Lists kinds in the order of this file, and names the nearest where one is mistyped."""
 
@@ -166,10 +170,30 @@ def _runs(settings: dict[str, Any]) -> list[Costs]:
 
     results = settings.pop("results", ())
     if results:
-        if settings["net"] or settings["hw"]:
-            raise click.UsageError("--result stands for a run: give it, or --net and --hw")
+        _refuse_settings()
         return [read_costs(path) for path in dict.fromkeys(results)]
+    if settings["net"] is None:
+        raise click.UsageError("Missing option '--net' or '--result'.")
     return list(_simulated(settings))
+
+
+def _refuse_settings() -> None:
+    """Refuse what would change a run, beside results that are drawn as they are.
+
+    Raises
+    ------
+    UsageError
+        If any is given.
+    """
+    from click.core import ParameterSource
+
+    context = click.get_current_context()
+    for each in context.command.params:
+        given = context.get_parameter_source(each.name or "") is ParameterSource.COMMANDLINE
+        if given and each.name not in OF_PICTURES:
+            raise click.UsageError(
+                f"--result stands for a run: leave {each.opts[0]} out, or give --net and --hw"
+            )
 
 
 def _simulated(settings: dict[str, Any], layer: str | None = None) -> list[Result]:
@@ -288,7 +312,7 @@ def tensors(output: Path, width: float, rows: int, **settings: Any) -> None:
 
     \b
     Example:
-      energysim plot tensors --net vgg16_ps --hw eyeriss -o tensors.png
+      energysim plot tensors --net vgg16_ps --hw edge_tpu -o tensors.png
     """  # noqa: D301
     _energy("tensor", output, width, rows, settings)
 
@@ -300,7 +324,7 @@ def traffic(output: Path, width: float, rows: int, **settings: Any) -> None:
 
     \b
     Example:
-      energysim plot traffic --net mobilenet_v2 --hw eyeriss -o traffic.png
+      energysim plot traffic --net digits_cnn --hw eyeriss -o traffic.png
     """  # noqa: D301
 
     def draw() -> Figure:
@@ -321,7 +345,7 @@ def roofline(output: Path, width: float, **settings: Any) -> None:
 
     \b
     Example:
-      energysim plot roofline --net vgg16 --hw edge_tpu -o roofline.png
+      energysim plot roofline --net vgg16_ps --hw edge_tpu -o roofline.png
     """  # noqa: D301
 
     def draw() -> Figure:

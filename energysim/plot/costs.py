@@ -8,8 +8,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from energysim.axes import Tensor
 from energysim.errors import InputError
-from energysim.hardware import Hardware
+from energysim.hardware import RESERVED_LEVELS, Hardware
 from energysim.result import AccessRow, LayerRow, Result
 from energysim.units import BITS_PER_BYTE, pj_to_mj
 from energysim.yamlio import read_text, validated
@@ -146,10 +147,16 @@ def _row(kind: type[Row], record: Mapping[str, Any]) -> Row:
 
 def _check(saved: Saved) -> None:
     """Refuse rows that don't belong together."""
-    known = {row.layer for row in saved.layer_rows}
-    strange = {row.layer for row in saved.access_rows} - known
-    if strange or not known:
-        raise TypeError(f"no layer named {', '.join(sorted(strange)) or 'anything'}")
+    layers = {row.layer for row in saved.layer_rows}
+    levels = {level.name for level in saved.inputs[1].levels} | set(RESERVED_LEVELS)
+    for word, found, known in (
+        ("layer", {row.layer for row in saved.access_rows}, layers),
+        ("level", {row.level for row in saved.access_rows}, levels),
+        ("tensor", {row.tensor for row in saved.access_rows},
+         {"", *(tensor.label for tensor in Tensor)}),
+    ):  # fmt: skip
+        if not layers or found - known:
+            raise TypeError(f"no {word} named {', '.join(sorted(found - known))}")
 
 
 def level_bytes(costs: Costs, level: str) -> dict[str, float]:

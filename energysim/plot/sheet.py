@@ -177,9 +177,25 @@ def words_in(figure: Figure) -> list[Text]:
     """All words of a figure that are drawn."""
     from matplotlib.text import Text
 
-    found = figure.findobj(lambda each: isinstance(each, Text))
-    return [cast("Text", each) for each in found
-            if each.get_visible() and cast("Text", each).get_text().strip()]  # fmt: skip
+    hidden = {
+        id(label)
+        for axes in figure.axes
+        for axis in (axes.xaxis, axes.yaxis)
+        for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks())
+        for label in (tick.label1, tick.label2)
+        if not axes.axison or not _shown(tick.get_loc(), axis.get_view_interval())
+    }
+    found = (cast("Text", each) for each in figure.findobj(lambda each: isinstance(each, Text)))
+    return [each for each in found
+            if each.get_visible() and each.get_text().strip()
+            and id(each) not in hidden]  # fmt: skip
+
+
+def _shown(place: float, ends: Sequence[float]) -> bool:
+    """Whether a tick stands inside its axis, rounding apart."""
+    low, high = sorted(ends)
+    slack = 1e-9 * (high - low)
+    return low - slack <= place <= high + slack
 
 
 def box_of(words: Text) -> Bbox:
