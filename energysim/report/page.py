@@ -185,7 +185,8 @@ def _mappings(result: Result, place: str) -> Iterator[Mapped]:
 
 def _settings(result: Result) -> Iterator[Fact]:
     for name, value in result.settings().items():
-        text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+        words = {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
+        text = ", ".join(map(str, value)) if isinstance(value, list) else words
         yield Fact(name, text or "none")
 
 
