@@ -24,6 +24,7 @@ from energysim.pareto import (
     ParetoTable,
     chance,
     front_probability,
+    join,
     left_out_lines,
     load_accuracies,
     network_named,
@@ -394,6 +395,44 @@ def test_what_fits_nowhere_is_left_out_or_told() -> None:
     chip = CHIP.model_copy(update={"levels": (CHIP.levels[0], small, *CHIP.levels[2:])})
     with pytest.raises(DoesNotFitError):
         table_of(DIGITS, chip=chip)
+
+
+def test_what_fits_no_mapping_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = join.simulate
+
+    def fussy(network: Any, *rest: Any, **more: Any) -> Any:
+        if network.pattern == "PS4_P4":
+            raise DoesNotFitError("conv1 fits no mapping")
+        return real(network, *rest, **more)
+
+    monkeypatch.setattr(join, "simulate", fussy)
+    table = table_of(DIGITS)
+    assert len(table.points) == 3
+    assert list(left_out_lines(table.left_out)) == ["digits_cnn with PS4_P4: conv1 fits no mapping"]
+
+
+def test_stopping_says_what_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = join.simulate
+
+    def stopped(network: Any, *rest: Any, **more: Any) -> Any:
+        if network.pattern == "PS1_P9":
+            raise KeyboardInterrupt
+        return real(network, *rest, **more)
+
+    monkeypatch.setattr(join, "simulate", stopped)
+    with pytest.raises(KeyboardInterrupt, match="2 of 4 networks were done"):
+        table_of(DIGITS)
+
+
+@pytest.mark.parametrize("quantity", ["energy", "training-energy"])
+def test_progress_runs_once_through_all_layers(quantity: str) -> None:
+    told: list[tuple[int, int, str]] = []
+    table_of(DIGITS, quantity=quantity, progress=lambda *each: told.append(each))
+    done = [each[0] for each in told]
+    assert done == sorted(done)
+    assert {each[1] for each in told} == {4 * len(network_named("digits_cnn").layers)}
+    assert done[-1] == told[-1][1]
+    assert told[0][2].startswith("digits_cnn ")
 
 
 def test_an_unknown_quantity_is_refused() -> None:

@@ -503,7 +503,7 @@ def _simulated(
     failures: dict[int, DoesNotFitError] = {}
     before = 0
     for i, each in enumerate(candidates):
-        tell = progress and _part(progress, before, total, each.network.name)
+        tell = progress and _part(progress, before, total, each.network)
         try:
             results[i] = simulate(each.network, hardware, progress=tell, **settings)
         except DoesNotFitError as error:
@@ -517,12 +517,12 @@ def _simulated(
     return results, failures
 
 
-def _part(progress: Progress, before: int, total: int, network: str) -> Progress:
+def _part(progress: Progress, before: int, total: int, network: Network) -> Progress:
     """Progress of one network among several."""
 
     def tell(done: int, of: int, layer: str) -> None:
-        share = done / of if of else 0.0  # in training a layer has several steps
-        progress(before + int(share), total, f"{network} {layer}".rstrip())
+        layers = done * len(network.layers) // max(of, 1)  # in training a layer has several steps
+        progress(before + layers, total, f"{network.name} {layer}".rstrip())
 
     return tell
 
