@@ -172,7 +172,6 @@ def test_options_change_the_run() -> None:
     Path("densities.csv").write_text("layer,input_density\nsecond,0.5\n")
     for words in (
         ("--batch", "2"),
-        ("--objective", "dram"),
         ("--dataflow", "output_stationary"),
         ("--residency", "off"),
         ("--phase", "training"),
