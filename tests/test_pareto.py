@@ -537,12 +537,11 @@ def test_draws_are_the_same_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     assert front_probability(*given).tolist() == whole.tolist()
     assert front_probability(*given, seed=1).tolist() != whole.tolist()
     monkeypatch.setattr(chance, "AT_ONCE", 100)
-    small = front_probability(*given)
-    assert small == pytest.approx(whole, abs=0.02)
+    assert front_probability(*given).tolist() == whole.tolist()
 
 
 def test_accuracies_stay_percentages() -> None:
-    drawn = accuracies([99.9, 0.1], std=5.0).drawn(np.random.default_rng(0), 1000)
+    drawn = accuracies([99.9, 0.1], std=5.0).drawn(*map(np.random.default_rng, (0, 1)), 1000)
     assert drawn.min() == 0
     assert drawn.max() == 100
 

@@ -125,11 +125,12 @@ class Accuracies:
     either_way: Floats
     """half the width of a uniform one, of which nothing is known but its ends, shape (N,)"""
 
-    def drawn(self, generator: np.random.Generator, draws: int) -> Floats:
+    def drawn(
+        self, uniform: np.random.Generator, gaussian: np.random.Generator, draws: int
+    ) -> Floats:
         """Accuracies of all candidates, each by itself, shape (draws, N) [%]."""
         shape = draws, self.percent.size
-        # one draw a candidate whatever its kind, so that each has its own whoever else is there
-        shares, normal = generator.random(shape), generator.standard_normal(shape)
+        shares, normal = uniform.random(shape), gaussian.standard_normal(shape)
         found = self.percent + (2 * shares - 1) * self.either_way + normal * self.std
         return np.clip(found, 0.0, 100.0)
 
@@ -166,7 +167,9 @@ def front_probability(
     >>> front_probability(np.array([1.0, 2.0]), known, None).round(1).tolist()
     [1.0, 0.5]
     """
-    of_costs, of_accuracies = map(np.random.default_rng, np.random.SeedSequence(seed).spawn(2))
+    # a source for each kind of chance, so that drawing in pieces changes nothing
+    seeds = np.random.SeedSequence(seed).spawn(3)
+    of_costs, uniform, gaussian = (np.random.default_rng(each) for each in seeds)
     times = np.zeros(costs.size)
     for size in _pieces(draws, costs.size):
         drawn = np.broadcast_to(costs, (size, costs.size))
@@ -174,7 +177,7 @@ def front_probability(
             shares = of_costs.random((size, constants.value.size))
             values = triangular(shares, constants.low, constants.value, constants.high)
             drawn = drawn + constants.changes_pj(values)
-        times += on_fronts(drawn, -accuracies.drawn(of_accuracies, size)).sum(axis=0)
+        times += on_fronts(drawn, -accuracies.drawn(uniform, gaussian, size)).sum(axis=0)
     return times / draws
 
 
