@@ -513,7 +513,12 @@ def test_places_are_apart_and_inside(wanted: list[float]) -> None:
 
 @pytest.mark.parametrize(
     ("log", "words"),
-    [("", "has no epoch"), ("{}\n", "is no log of a run"), ("no json\n", "is no log of a run")],
+    [
+        ("", "the file is empty"),
+        ("\n \n", "empty|has no epoch"),
+        ("{}\n", "is no log of a run"),
+        ("no json\n", "is no log of a run"),
+    ],
 )
 def test_logs_that_are_none(tmp_path: Path, log: str, words: str) -> None:
     trained(tmp_path, "net", 0, [1.0])
@@ -699,7 +704,7 @@ def test_saved_results_that_are_broken(
 def test_files_that_are_no_results(tmp_path: Path, text: str) -> None:
     path = tmp_path / "run.json"
     path.write_text(text)
-    with pytest.raises(InputError, match=r"run\.json: (is no JSON|has no)"):
+    with pytest.raises(InputError, match=r"run\.json: (is no JSON|has no|the file is empty)"):
         plot.read_costs(path)
 
 
