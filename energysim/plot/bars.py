@@ -54,7 +54,9 @@ class Stacks:
 
     @property
     def totals(self) -> list[float]:
-        """Length of each bar."""
+        """Length of each bar; all are nothing where no part takes anything."""
+        if not self.parts:
+            return [0.0] * len(self.words)
         return [sum(values) for values in zip(*self.parts.values(), strict=True)]
 
 
