@@ -106,7 +106,7 @@ def ratio(value: float, base: float) -> str:
     Examples
     --------
     >>> ratio(1, 2), ratio(1, 16), ratio(900, 2), ratio(1, 0)
-    ('0.50x', '0.063x', '450x', '')
+    ('0.50x', '0.062x', '450x', '')
     """
     if not base:
         return ""
