@@ -87,7 +87,7 @@ PART_LOOKS: Mapping[str, Look] = MappingProxyType(
     {
         "NoC": Look(OKABE_ITO["yellow"]),
         "vector": Look(OKABE_ITO["purple"], "\\\\\\\\"),
-        "MAC": Look(OKABE_ITO["orange"]),
+        "MAC": Look(OKABE_ITO["orange"], "xx"),
         "static": Look("#999999", "----"),
     }
 )
@@ -115,7 +115,7 @@ TENSOR_LOOKS: Mapping[str, Look] = MappingProxyType(
         "weight": Look("#444444"),
         "input": Look(OKABE_ITO["purple"], "////"),
         "output": Look(OKABE_ITO["sky"]),
-        "compute": Look(OKABE_ITO["orange"], "...."),
+        "compute": Look(OKABE_ITO["orange"], "xx"),
         "static": PART_LOOKS["static"],
     }
 )
