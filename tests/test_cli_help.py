@@ -25,6 +25,7 @@ COMMANDS = [
     "formats",
     "compare",
     "sweep",
+    "search",
     "pareto",
     "plot",
     "import",

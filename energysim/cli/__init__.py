@@ -34,6 +34,7 @@ _MODULES = {
     "formats": "formats",
     "compare": "compare",
     "sweep": "sweep",
+    "search": "search",
     "pareto": "pareto",
     "plot": "plot",
     "import": "import_",

@@ -341,7 +341,7 @@ def _axis_columns(plan: Plan, table: pd.DataFrame) -> Iterator[Column]:
 
     for axis in plan.axes:
         cells = [_word(value) for value in table[axis.name]]
-        right = not any(isinstance(value, str | bool) for value in axis.values)  # noqa: PD011
+        right = not any(isinstance(value, str | bool) for value in axis.values)
         name = "+".join(part.removeprefix("levels.") for part in axis.fields)
         yield Column(name, cells, right=right, narrow="wrap")
 

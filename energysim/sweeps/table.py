@@ -110,7 +110,7 @@ class Sweep:
 def frame(plan: Plan, store: Blocks, number: int) -> pd.DataFrame:
     """Rows of a block."""
     block = store.get(number)
-    figures = block.values  # noqa: PD011 - no pandas yet
+    figures = block.values
     axes = plan.columns(number)
     columns: dict[str, Any] = {
         name: getattr(plan.spec, name)
