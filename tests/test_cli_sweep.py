@@ -82,6 +82,17 @@ def test_what_does_not_fit_is_told() -> None:
     assert "-" in done.out.splitlines()[3].split()
 
 
+def test_where_nothing_fits_the_exit_status_says_so() -> None:
+    done = swept("--scan", "levels.SRAM.capacity_kib=0.1,0.2")
+    assert done.status == 3
+    assert "can't be: layer conv2: level SRAM is too small" in done.err
+
+
+def test_energies_that_do_not_follow_a_size_are_told() -> None:
+    done = swept("--scan", "levels.SRAM.capacity_kib=64,128")
+    assert "energies of SRAM of edge_tpu are those of its file at every size" in done.err
+
+
 def test_quiet() -> None:
     assert swept(*SCAN, "-q").err == ""
 
@@ -112,6 +123,8 @@ def test_the_same_again_is_read_from_the_cache_folder(
         (("--scan", "batch=1", "--workers", "2", "--scheduler", "tcp://x:1"), "with --scheduler"),
         (("--scan", "clock_mhz=1:200001:+1", "-o", "t.json"), "too many for json"),
         (("--scan", "batch=1", "--objective", "energy,latency"), "one objective"),
+        (("--scan", "batch=1", "--batch", "4"), "and scanned too"),
+        (("--scan", "phase=training", "--residency", "maybe"), "--residency"),
         (("s.yaml",), "--net and s.yaml: say it in the file"),
     ],
 )

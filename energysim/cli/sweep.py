@@ -32,6 +32,9 @@ MOST_JSON = 100_000
 
 MOST_WORKERS = 1024
 
+NOTHING = 3
+"""Exit status where no point can be."""
+
 OWN = ("pattern", "batch", "objective", "dataflow", "residency", "phase", "width", "input",
        "classes")  # fmt: skip
 """Options that are fields of a sweep file."""
@@ -79,7 +82,8 @@ def scans(_ctx: click.Context, _param: click.Parameter, texts: tuple[str, ...]) 
     help="Values of a field: 64:1024:x2, 4:40:+4, 4:40:#10 (ten evenly) or dense,PS4_P4. Fields "
     "are those of the hardware file (levels.SRAM.capacity_kib) and network, hardware, pattern, "
     "batch, objective, dataflow, residency, phase, width, input, classes. FIELD+FIELD change "
-    "together. May be given several times: every combination is a point.",
+    "together, with the same value. May be given several times: every combination is a point; rows "
+    "stand by what is searched, then by energies, bandwidths and clocks.",
 )
 @options.pattern
 @options.one_objective
@@ -167,23 +171,14 @@ def command(
     """  # noqa: D301 - click's mark is a backspace
     from energysim.cache import Cache, folder
     from energysim.cli import render
-    from energysim.sweeps import load_plan, plan_of, swept
+    from energysim.sweeps import swept
 
     target = options.target(output, print_format)
     if target.form not in FORMS:
         raise click.UsageError(f"sweep gives no {target.form}; choose one of {', '.join(FORMS)}")
     if scheduler is not None and workers > 1:
         raise click.UsageError("--workers are processes here; with --scheduler its own are used")
-    if len(own["objectives"]) > 1:
-        raise click.UsageError("sweep takes one objective; 'energysim run' trades two")
-    own["objective"], own["input"] = own.pop("objectives")[0], own.pop("side")
-    if spec is not None:
-        _refuse_options(context, spec)
-        plan = load_plan(spec)
-    else:
-        if not scan:
-            raise click.UsageError(f"nothing is varied: give --scan {SCAN}, or a SPEC.yaml")
-        plan = plan_of(_spec(net, hw, scan, mappings, own))
+    plan = _planned(context, spec, net, hw, scan, mappings, own)
     if target.form in ("json", "md") and plan.points > MOST_JSON:
         raise click.UsageError(
             f"{plan.points:,} points are too many for {target.form}; write .csv or .parquet"
@@ -200,11 +195,55 @@ def command(
             tell=tell,
         )
     _write(found, target)
+    failed = _failed(found)
     if not quiet:
         if target.path is not None:
             render.say(f"wrote {target.path} ({target.form}, {plan.points:,} rows)")
-        for line in _notes(found):
+        for line in _notes(found, failed):
             render.say(line)
+    if sum(failed.values()) == plan.points:
+        context.exit(NOTHING)
+
+
+def _failed(found: Sweep) -> dict[str, int]:
+    """Points that can't be, by the reason."""
+    plan, failed = found.plan, dict[str, int]()
+    for number in range(plan.blocks):
+        block = found.store.get(number)
+        if block.note:
+            failed[block.note] = failed.get(block.note, 0) + block.missing
+    return failed
+
+
+def _planned(
+    context: click.Context,
+    spec: Path | None,
+    net: str | None,
+    hw: str | None,
+    scan: Mapping[str, str],
+    mappings: str,
+    own: dict[str, Any],
+) -> Plan:
+    """The sweep of a file, or of the options.
+
+    Raises
+    ------
+    UsageError
+        If the options don't go together.
+    InputErrors
+        If something is wrong with the sweep.
+    """
+    from energysim.sweeps import load_plan, plan_of
+
+    if len(own["objectives"]) > 1:
+        raise click.UsageError("sweep takes one objective; 'energysim run' trades two")
+    own["objective"], own["input"] = own.pop("objectives")[0], own.pop("side")
+    if spec is not None:
+        _refuse_options(context, spec)
+        return load_plan(spec)
+    if not scan:
+        raise click.UsageError(f"nothing is varied: give --scan {SCAN}, or a SPEC.yaml")
+    return plan_of(_spec(context, net, hw, scan, mappings, own))
 
 
 def _refuse_options(context: click.Context, spec: Path) -> None:
@@ -224,12 +263,26 @@ def _refuse_options(context: click.Context, spec: Path) -> None:
 
 
 def _spec(
-    net: str | None, hw: str | None, scan: Mapping[str, str], mappings: str, own: dict[str, Any]
+    context: click.Context,
+    net: str | None,
+    hw: str | None,
+    scan: Mapping[str, str],
+    mappings: str,
+    own: dict[str, Any],
 ) -> Any:
+    """The options as a sweep file would say them: those that were given."""
     from energysim.sweeps import SweepSpec
+    from energysim.yamlio import validated
 
+    given = click.core.ParameterSource.COMMANDLINE
+    words = {"objective": "objectives", "input": "side"}
+    own = {
+        name: value
+        for name, value in own.items()
+        if context.get_parameter_source(words.get(name, name)) is given
+    }
     named = {"network": net, "hardware": hw, "scan": dict(scan), "mappings": mappings}
-    return SweepSpec.model_validate(named | own)
+    return validated(named | own, SweepSpec, name="sweep")
 
 
 def _own_store(plan: Plan) -> Path:
@@ -322,8 +375,9 @@ def _grid(found: Sweep) -> Any:
     by = {"latency": "time_ms", "dram": "dram_bytes"}.get(plan.spec.objective, "energy_mj")
     words = "points"
     if len(table) > SHOWN:
-        table = table.dropna(subset=[by]).nsmallest(BEST, by)
-        words = f"points, the {len(table)} with the least {by.partition('_')[0]}"
+        best = table.dropna(subset=[by]).nsmallest(BEST, by)
+        words = f"points, the {len(best)} with the least {by.partition('_')[0]}"
+        table = best if len(best) else table.head(BEST)
     scanned = {name for axis in plan.axes for name in axis.fields}
     what = [
         str(getattr(plan.spec, name)) for name in ("network", "hardware") if name not in scanned
@@ -372,14 +426,14 @@ def _figure_columns(table: pd.DataFrame) -> Iterator[Column]:
         yield Column(heading(name, unit) if units else name, cells)
 
 
-def _notes(found: Sweep) -> Iterator[str]:
+def _notes(found: Sweep, failed: Mapping[str, int]) -> Iterator[str]:
     """What a reader of the table should know."""
     plan = found.plan
-    failed: dict[str, int] = {}
-    for number in range(0, plan.blocks, plan.parts):
-        note = found.store.get(number).note
-        if note:
-            failed[note] = failed.get(note, 0) + plan.numbers
+    for name in plan.fixed_energies():
+        yield (
+            f"energies of {name} are those of its file at every size; leave them out there, with a"
+            " technology, to have them looked up"
+        )
     for note, many in failed.items():
         yield f"{many:,} points can't be: {note}"
     if plan.numbers > 1:

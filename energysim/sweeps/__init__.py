@@ -15,6 +15,7 @@ from energysim.sweeps.run import Tell, check, compute
 from energysim.sweeps.store import Memory, Store
 from energysim.sweeps.table import Sweep
 from energysim.version import VERSION
+from energysim.yamlio import validated
 
 __all__ = ["Plan", "Store", "Sweep", "SweepSpec", "load_plan", "plan_of", "sweep", "swept"]
 
@@ -70,12 +71,12 @@ def sweep(
     """
     networks = {network.name: network} if isinstance(network, Network) else {}
     machines = {hardware.name: hardware} if isinstance(hardware, Hardware) else {}
-    spec = SweepSpec(
-        network=network.name if isinstance(network, Network) else network,
-        hardware=hardware.name if isinstance(hardware, Hardware) else hardware,
-        scan={name: list(each) if isinstance(each, tuple) else each for name, each in scan.items()},
-        **settings,
-    )
+    given = {
+        "network": network.name if isinstance(network, Network) else network,
+        "hardware": hardware.name if isinstance(hardware, Hardware) else hardware,
+        "scan": {name: _plain(each) for name, each in scan.items()},
+    }
+    spec = validated(given | settings, SweepSpec, name="sweep")
     plan = plan_of(spec, networks=networks, machines=machines)
     path = None if store is None else Path(store)
     return swept(plan, path, cache=cache, workers=workers, scheduler=scheduler, tell=tell)
@@ -85,7 +86,7 @@ def _plain(given: Any) -> Any:
     """Values as a file has them: of arrays, tuples and ranges a list."""
     if hasattr(given, "tolist"):
         return given.tolist()
-    return list(given) if isinstance(given, tuple | range) else given
+    return [_plain(each) for each in given] if isinstance(given, list | tuple | range) else given
 
 
 def swept(
@@ -106,13 +107,17 @@ def swept(
     path : Path, optional
         Of the store, which may hold a part of it; without one nothing is kept.
     checked : int
-        Points that are searched anew afterwards, to see how good the others are.
+        Points that are searched anew afterwards, to see how good the others are, unless nothing
+        was to compute.
     cache, workers, scheduler, tell
         As for :func:`~energysim.sweeps.run.compute`.
     """
     store = Memory() if path is None else Store(path, identity(plan))
+    new = len(store.done()) < plan.blocks
     compute(plan, store, cache=cache, workers=workers, scheduler=scheduler, tell=tell)
-    found = check(plan, store, checked, cache=cache) if checked and plan.numbers > 1 else None
+    found = None
+    if new and checked and plan.numbers > 1:
+        found = check(plan, store, checked, cache=cache)
     return Sweep(plan, store, found)
 
 

@@ -18,6 +18,10 @@ HOW = "64:1024:x2 (times 2), 4:40:+4 (plus 4), 4:40:#10 (10 values, evenly) or 1
 """Ways to write values, for messages."""
 
 WORDS: dict[str, bool] = {"true": True, "false": False, "on": True, "off": False}
+"""Of yes and no, in any case of letters."""
+
+LARGEST = 2**53
+"""Whole numbers up to this are exact in a table."""
 
 SLACK = 1e-9
 """Share of a step by which the last value may miss the end for rounding alone."""
@@ -40,7 +44,7 @@ class Axis:
     @property
     def fields(self) -> tuple[str, ...]:
         """The fields that the values are put into."""
-        return tuple(self.name.split("+"))
+        return tuple(part.strip() for part in self.name.split("+"))
 
     @classmethod
     def read(cls, name: str, given: object) -> Axis:
@@ -52,14 +56,15 @@ class Axis:
             If they are no values, or the same value occurs twice.
         """
         name = name.strip()
-        if not name or not all(name.split("+")):
+        if not name or not all(part.strip() for part in name.split("+")):
             raise InputError(f"'{name}' names no field. Allowed: batch, levels.SRAM.capacity_kib")
         values = values_of(given, name)
-        seen: set[tuple[type, Value]] = set()
+        seen: set[tuple[bool, Value]] = set()
         for value in values:
-            if (type(value), value) in seen:
+            own = isinstance(value, bool), value
+            if own in seen:
                 raise InputError(f"{name}: {value} stands there twice")
-            seen.add((type(value), value))
+            seen.add(own)
         return cls(name, values)
 
 
@@ -80,7 +85,7 @@ def values_of(given: object, name: str) -> tuple[Value, ...]:
     Examples
     --------
     >>> values_of("4:40:#4", "x"), values_of("PS4_P4,dense", "x"), values_of([1, 8], "x")
-    ((4, 16.0, 28.0, 40), ('PS4_P4', 'dense'), (1, 8))
+    ((4, 16, 28, 40), ('PS4_P4', 'dense'), (1, 8))
     """
     if isinstance(given, str):
         values = tuple(_range(given, name)) if _is_range(given) else tuple(_words(given, name))
@@ -95,6 +100,8 @@ def values_of(given: object, name: str) -> tuple[Value, ...]:
     for value in values:
         if isinstance(value, float) and not isfinite(value):
             raise InputError(f"{name}: {value} is no finite number")
+        if isinstance(value, int) and abs(value) > LARGEST:
+            raise InputError(f"{name}: whole numbers go up to {LARGEST:,}")
     return values
 
 
@@ -123,7 +130,7 @@ def value_of(word: str) -> Value:
             return read(word)
         except ValueError:
             continue
-    return WORDS.get(word, word)
+    return WORDS.get(word.lower(), word)
 
 
 def _range(text: str, name: str) -> Iterator[Value]:
@@ -142,10 +149,18 @@ def _range(text: str, name: str) -> Iterator[Value]:
         )
     for i in range(many):
         if how == "#":
-            inner = 0 < i < many - 1
-            yield _plain(low + i * (high - low) / (many - 1)) if inner else (high if i else low)
+            yield _between(low, high, i, many)
         else:
             yield _plain(low * by**i if how == "x" else low + i * by)
+
+
+def _between(low: float, high: float, place: int, many: int) -> int | float:
+    """One of so many values, evenly from the first to the last; whole where all of them are."""
+    if place in (0, many - 1):
+        return high if place else low
+    if isinstance(low, int) and isinstance(high, int) and (high - low) % (many - 1) == 0:
+        return low + place * (high - low) // (many - 1)
+    return _plain(low + place * (high - low) / (many - 1))
 
 
 def _number(value: Value) -> int | float:
@@ -158,13 +173,20 @@ def _plain(value: int | float) -> int | float:  # noqa: PYI041 - as above
 
 
 def _count(low: float, high: float, how: str, by: float) -> int | None:
-    """How many values a range has; None if it never ends."""
-    if not all(map(isfinite, (low, high, by))):
-        return None
-    if how == "#":
-        return by if isinstance(by, int) and (by != 1 or low == high) else 0
-    if high < low:
-        return 0
-    if how == "+":
-        return int((high - low) / by + SLACK) + 1 if by > 0 else None
-    return int(log(high / low) / log(by) + SLACK) + 1 if by > 1 and low > 0 else None
+    """How many values a range has; None if it never ends, one too many if it has too many."""
+    try:
+        if not all(map(isfinite, (low, high, by))):
+            return None
+        if how == "#":
+            return by if isinstance(by, int) and (by != 1 or low == high) else 0
+        if high < low:
+            return 0
+        if how == "+":
+            steps = (high - low) / by if by > 0 else None
+        else:
+            steps = log(high / low) / log(by) if by > 1 and low > 0 else None
+        if steps is None:
+            return None
+        return int(min(steps, MOST_VALUES) + SLACK) + 1
+    except OverflowError:
+        return MOST_VALUES + 1

@@ -2,11 +2,11 @@
 
 A mapping stays a mapping whatever energies, bandwidths and the clock are. With it, the energy of a
 layer is a sum of amounts (bits, operations) times constants, and its cycles follow from its counts
-and the bandwidths. So a design is searched at a few points (:meth:`Plan.anchors`), and every point
-takes, layer by layer, the mapping among those found that is best for its own numbers. That is exact
-where a search was made, and elsewhere not below what a search of the point would find. (Where zero
-weights are skipped, searches seek what is best with them multiplied, see the note of such runs:
-among several mappings a point may then take a better one than its own search gives.)
+and the bandwidths. So a design is searched at a few points (:meth:`Plan.anchors`), where its
+figures are those of a run. Every other point takes, layer by layer, the mapping among those found
+that is best for its own numbers: an upper bound of what its own search would find. (By ``edp``, and
+where zero weights are skipped, searches are not exact for the network as a whole; then a point may
+also come out better than a run of it.)
 """
 
 from __future__ import annotations
@@ -36,6 +36,12 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.float64]
 
+LARGEST = 2**53
+"""Cycles up to this are exact."""
+
+ROUNDING = 1e-12
+"""Share by which equal sums may differ."""
+
 METRICS = (
     "energy_mj",
     "time_ms",
@@ -60,6 +66,11 @@ class Block:
     """shape (points, metrics); NaN where a point can't be"""
     note: str = ""
     """why it can't"""
+
+    @property
+    def missing(self) -> int:
+        """Points that can't be."""
+        return int(np.isnan(self.values[:, 0]).sum())
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +136,8 @@ class Found:
     """with the numbers of the file"""
     objective: Objective
     plans: tuple[tuple[Kind, ...], ...]
+    anchored: Mapping[int, tuple[Kind, ...]]
+    """for each place within the design that was searched, the mappings found there"""
     constant: tuple[float, ...]
     """macs, effective macs and parameters"""
 
@@ -139,7 +152,8 @@ def find(plan: Plan, number: int, cache: Cache | None) -> Found:
     InputError
         The design can't be.
     """
-    settled = [run_at(plan.design(number, within), cache) for within in plan.anchors()]
+    anchors = plan.anchors()
+    settled = [run_at(plan.design(number, within), cache) for within in anchors]
     design = plan.design(number)
     objective = settled[0].settings.objective
     totals = settled[0].costs
@@ -148,7 +162,8 @@ def find(plan: Plan, number: int, cache: Cache | None) -> Found:
         float(sum(cost.layer.effective_macs for cost in totals)),
         float(design.network.parameters),
     )
-    return Found(design, objective, _plans(settled, objective), constant)
+    anchored = {place: _kinds([each]) for place, each in zip(anchors, settled, strict=True)}
+    return Found(design, objective, _plans(settled, objective), anchored, constant)
 
 
 def run_at(design: Design, cache: Cache | None) -> Settled:
@@ -234,7 +249,15 @@ def block_of(plan: Plan, number: int, found: Found | str) -> Block:
     within = np.arange(rows.start, rows.stop) % plan.numbers
     numbers = plan.arrays(within)
     hardware = found.design.hardware
-    figures = _best(found, numbers, len(rows))
+    places = plan.settled(within)
+    figures = _best(found, found.plans, numbers, len(rows))
+    for place, kinds in found.anchored.items():
+        there = np.flatnonzero(places == place)
+        if there.size:
+            picked = {name: values[there] for name, values in numbers.items()}
+            own = _best(found, (kinds,), picked, there.size)
+            for values, exact in zip(_arrays(figures), _arrays(own), strict=True):
+                values[there] = exact
     clock = numbers.get("clock_mhz", np.full(1, hardware.clock_mhz))
     elements = float(prod(hardware.axis_sizes))
     columns: dict[str, Floats | float] = {
@@ -244,16 +267,23 @@ def block_of(plan: Plan, number: int, found: Found | str) -> Block:
         "dram_bytes": figures.dram_bytes,
         "sram_bytes": figures.sram_bytes,
         "utilization": figures.busy / np.maximum(figures.cycles * elements, 1),
-        "searched": plan.searched(within).astype(np.float64),
+        "searched": np.isin(places, list(found.anchored)).astype(np.float64),
         **dict(zip(("macs", "effective_macs", "parameters"), found.constant, strict=True)),
     }
     values = np.empty((len(rows), len(METRICS)))
     for place, name in enumerate(METRICS):
         values[:, place] = columns[name]
-    return Block(values)
+    odd = ~np.isfinite(values).all(axis=1) | (figures.cycles > LARGEST)
+    values[odd] = np.nan
+    return Block(values, f"more than {LARGEST:,} cycles" if odd.any() else "")
 
 
-def _best(found: Found, numbers: Mapping[str, Floats], many: int) -> Figures:
+def _best(
+    found: Found,
+    choices: Sequence[tuple[Kind, ...]],
+    numbers: Mapping[str, Floats],
+    many: int,
+) -> Figures:
     """For each point the best plan, and in it for each layer the best mapping."""
     hardware = found.design.hardware
     constants = _by_constant(hardware, numbers)
@@ -262,12 +292,11 @@ def _best(found: Found, numbers: Mapping[str, Floats], many: int) -> Figures:
     static = constants["static_mw"] * 1000 / clock  # 1 mW for 1 us is 1000 pJ
     plans = [
         _sum([_layers(kind, found.objective, constants, widths, static, many) for kind in kinds])
-        for kinds in found.plans
+        for kinds in choices
     ]
     best = plans[0]
     for other in plans[1:]:
-        better = other.goal(found.objective) < best.goal(found.objective)
-        best = _where(better, other, best)
+        best = _where(_is_better(other, best, found.objective), other, best)
     return best
 
 
@@ -296,12 +325,17 @@ def _layers(
             energy, cycles, zeros + choice.dram_bytes, zeros + choice.sram_bytes,
             zeros + choice.busy,
         )  # fmt: skip
-        if best is None:
-            best = own
-        else:
-            best = _where(own.goal(objective) < best.goal(objective), own, best)
+        best = own if best is None else _where(_is_better(own, best, objective), own, best)
     assert best is not None
     return Figures(*(kind.many * each for each in _arrays(best)))
+
+
+def _is_better(one: Figures, other: Figures, objective: Objective) -> npt.NDArray[np.bool_]:
+    """Whether the first costs less, or what rounding can't tell apart in fewer cycles."""
+    mine, theirs = one.goal(objective), other.goal(objective)
+    equal = np.abs(mine - theirs) <= ROUNDING * np.abs(theirs)
+    better: npt.NDArray[np.bool_] = np.where(equal, one.cycles < other.cycles, mine < theirs)
+    return better
 
 
 def _arrays(figures: Figures) -> tuple[Floats, ...]:

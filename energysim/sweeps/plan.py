@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from energysim.catalog import load_hardware, load_network
 from energysim.errors import InputError, InputErrors, did_you_mean
 from energysim.hardware import Hardware
+from energysim.mapper.dataflows import with_dataflow
 from energysim.network import Network, Scale
 from energysim.simulate import PHASES, objective_named
 from energysim.sparsity import get_pattern
@@ -40,6 +41,11 @@ NUMBERS = {
 ENERGIES = frozenset(
     {"energy_pj", "hop_pj_per_bit", "read_pj_per_bit", "write_pj_per_bit", "static_mw"}
 )
+
+ENERGIES_OF_LEVEL = ("read_pj_per_bit", "write_pj_per_bit")
+
+NO_VALUES = frozenset({"name", "source", "note", "assumed", "ranges", "from_tables"})
+"""Fields of a hardware file that no cost depends on."""
 
 Words = Annotated[str, Field(min_length=1)]
 Scanned = int | float | bool | str | list[int | float | bool | str]
@@ -201,15 +207,18 @@ class Plan:
         flat = (int(np.ravel_multi_index(each, shape)) if shape else 0 for each in found)
         return list(dict.fromkeys(flat))
 
-    def searched(self, within: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
-        """Whether mappings are sought for exactly these numbers, as far as they matter."""
+    def settled(self, within: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+        """For each place within a design, that with the same numbers as far as they matter.
+
+        Mappings were sought for exactly these numbers where that is one of the anchors.
+        """
         places, base = np.zeros_like(within), 1
         for axis, own in reversed(list(_places(self.numeric, within).items())):
             size = len(self._axis(axis).values)
             middle = (size - 1) // 2
             places = places + base * (own if self._matters(self._axis(axis)) else middle)
             base *= size
-        return np.isin(places, self.anchors())
+        return places
 
     def _axis(self, name: str) -> Axis:
         return next(each for each in self.axes if each.name == name)
@@ -249,6 +258,22 @@ class Plan:
             run["residency"],
             run["phase"],
         )
+
+    def fixed_energies(self) -> list[str]:
+        """Levels whose size is scanned, and whose energies their file gives."""
+        sizes = ("capacity_kib", "capacity_bytes", "bank_kib", "access_bits")
+        names = [
+            name.split(".")[1]
+            for axis in self.axes
+            for name in axis.fields
+            if name.startswith("levels.") and name.rpartition(".")[2] in sizes
+        ]
+        return [
+            f"{level.name} of {machine.name}"
+            for machine in self.machines.values()
+            for level in machine.levels
+            if level.name in names and len(level.from_tables) < len(ENERGIES_OF_LEVEL)
+        ]
 
     def described(self) -> dict[str, Any]:
         """All that decides the result, as plain data."""
@@ -324,6 +349,7 @@ def plan_of(
         except InputError as error:
             problems.append(f"{at(name)}{error}")
     problems += _twice(axes)
+    problems += _given_twice(axes, spec)
     scanned = {name for axis in axes for name in axis.fields}
     problems += [
         f"{name} is needed: give it, or scan it"
@@ -332,19 +358,35 @@ def plan_of(
     ]
     for axis in axes:
         problems += [f"{at(axis.name)}{each}" for each in _wrong_run_values(axis)]
+    problems += _wrong_settings(spec)
     if problems:
         raise InputErrors(problems)
     words = _values(axes, spec, "hardware")
     found = {
         str(word): (machines or {}).get(str(word)) or load_hardware(str(word)) for word in words
     }
+    for flow in _values(axes, spec, "dataflow"):
+        for machine in found.values() if flow is not None else ():
+            with_dataflow(machine, str(flow))
     plan = Plan(tuple(axes), spec, found, _networks(axes, spec, networks or {}))
     _check(plan, at)
     return plan
 
 
+def _given_twice(axes: Sequence[Axis], spec: SweepSpec) -> Iterator[str]:
+    for axis in axes:
+        for name in axis.fields:
+            if name in RUN_FIELDS and name in spec.model_fields_set:
+                given = getattr(spec, name)
+                if given is not None:
+                    yield f"{name} is {given}, and scanned too: leave one out"
+
+
 def _twice(axes: Sequence[Axis]) -> Iterator[str]:
-    names = [name for axis in axes for name in axis.fields]
+    # two fields for one quantity are one
+    names = [
+        name.replace("capacity_bytes", "capacity_kib") for axis in axes for name in axis.fields
+    ]
     for name in dict.fromkeys(names):
         if names.count(name) > 1:
             yield f"{name} is scanned twice"
@@ -365,6 +407,17 @@ def _wrong_run_values(axis: Axis) -> Iterator[str]:
         for value in axis.values:
             try:
                 _check_run_value(name, value)
+            except InputError as error:
+                yield f"{name}: {error}"
+
+
+def _wrong_settings(spec: SweepSpec) -> Iterator[str]:
+    """What is wrong with the settings of all points."""
+    for name in RUN_FIELDS:
+        given = getattr(spec, name)
+        if given is not None:
+            try:
+                _check_run_value(name, given)
             except InputError as error:
                 yield f"{name}: {error}"
 
@@ -507,6 +560,8 @@ def _put(data: dict[str, Any], name: str, value: Value) -> None:
     """Put a value into the plain data of a hardware file."""
     block: Any = data
     *steps, last = name.split(".")
+    if last in NO_VALUES:
+        raise InputError(f"'{last}' of {name} is a text about values and not one of them")
     for i, step in enumerate(steps):
         if step == "levels" and i == 0:
             block = {level["name"]: level for level in data["levels"]}

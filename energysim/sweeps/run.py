@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -10,14 +11,16 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import dataclass
 from importlib import import_module
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from threading import Thread
 from typing import Any
 
 import numpy as np
 
 from energysim.cache import Cache
 from energysim.errors import EnergysimError, InputError, MissingExtraError
-from energysim.sweeps.evaluate import METRICS, Block, Found, block_of, found_or_why, goal_of, run_at
+from energysim.solve import program
+from energysim.sweeps.evaluate import Block, Found, block_of, found_or_why, goal_of, run_at
 from energysim.sweeps.plan import Plan
 from energysim.sweeps.store import Blocks
 
@@ -140,7 +143,7 @@ def _alone(plan: Plan, store: Blocks, cache: Cache | None, tasks: Sequence[list[
     start = random.SystemRandom().randrange(len(tasks)) if tasks and store.done() else 0
     worker = Worker(plan, cache)
     for task in [*tasks[start:], *tasks[:start]]:
-        done = store.done()
+        done = store.done(task[0], task[-1])
         for number in task:
             yield number, store.get(number) if number in done else worker.block(number)
 
@@ -152,7 +155,16 @@ _worker: Worker | None = None
 
 def _begin(plan: Plan, cache: Cache | None) -> None:
     global _worker  # noqa: PLW0603 - one a process, as the pool has it
+    Thread(target=_leave_with_parent, daemon=True).start()
     _worker = Worker(plan, cache)
+
+
+def _leave_with_parent() -> None:
+    """End this process when the one that began it was killed: no one else would."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _work(task: list[int]) -> list[Block]:
@@ -187,7 +199,8 @@ def _by_processes(
             if deaths > DEATHS:
                 raise WorkersError(
                     f"worker processes died {deaths} times in a row, such as for want of memory."
-                    " What was computed is kept; try fewer --workers"
+                    " What was computed is kept; try fewer --workers. (A script that calls sweep()"
+                    " with workers does so under: if __name__ == '__main__')"
                 ) from None
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -196,8 +209,16 @@ def _by_processes(
 # -- a cluster -------------------------------------------------------------------------------------
 
 
-def _remote(plan: Plan, task: list[int]) -> list[Block]:
-    """Blocks of one design on a machine of a cluster; its folder of mappings is not ours."""
+def _remote(plan: Plan, task: list[int], ours: str) -> list[Block]:
+    """Blocks of one design on a machine of a cluster; its folder of mappings is not ours.
+
+    Raises
+    ------
+    WorkersError
+        If the machine has another energysim, which may count otherwise.
+    """
+    if program() != ours:
+        raise WorkersError("a worker has another version of energysim than this machine")
     worker = Worker(plan, None)
     return [worker.block(number) for number in task]
 
@@ -231,7 +252,7 @@ def _by_dask(plan: Plan, tasks: Sequence[list[int]], address: str) -> Finished:
             while left and len(flying) < threads * (1 + AHEAD):
                 task = left.popleft()
                 # not pure: who asks again wants it computed again
-                future = client.submit(_remote, there, task, pure=False, retries=DEATHS)
+                future = client.submit(_remote, there, task, program(), pure=False, retries=DEATHS)
                 flying[future] = task
                 running.add(future)
             future = next(running)
@@ -271,10 +292,14 @@ def check(plan: Plan, store: Blocks, many: int, *, cache: Cache | None = None) -
     worst, found = 0.0, 0
     drawn = np.random.default_rng(0).integers(0, plan.points, 10 * many)
     for point in dict.fromkeys(drawn.tolist()):
+        if found == many:
+            break
         design, within = divmod(point, plan.numbers)
+        if np.isin(plan.settled(np.array([within])), plan.anchors()).all():
+            continue
         block = plan.block(point)
         figures = store.get(block).values[point - plan.rows(block).start]
-        if found == many or figures[METRICS.index("searched")] or np.isnan(figures[0]):
+        if np.isnan(figures[0]):
             continue
         here = run_at(plan.design(design, within), cache)
         objective = here.settings.objective

@@ -22,6 +22,9 @@ from energysim.sweeps.evaluate import METRICS, Block
 FORMAT = 1
 """Number of the layout: another one is refused."""
 
+APPLICATION = 0x65735377
+"""What SQLite keeps in the file to tell whose it is."""
+
 PATIENCE_S = 60.0
 """How long to wait for another process that writes [s]."""
 
@@ -46,8 +49,8 @@ class Blocks(Protocol):
     def where(self) -> str:
         """In words."""
 
-    def done(self) -> set[int]:
-        """Numbers of the blocks that are kept."""
+    def done(self, first: int = 0, last: int = 2**62) -> set[int]:
+        """Numbers of the blocks that are kept, from the first to the last."""
 
     def put(self, number: int, block: Block) -> None:
         """Keep a block."""
@@ -64,9 +67,9 @@ class Memory:
     def __init__(self) -> None:
         self._blocks: dict[int, Block] = {}
 
-    def done(self) -> set[int]:
-        """Numbers of the blocks that are there."""
-        return set(self._blocks)
+    def done(self, first: int = 0, last: int = 2**62) -> set[int]:
+        """Numbers of the blocks that are there, from the first to the last."""
+        return {number for number in self._blocks if first <= number <= last}
 
     def put(self, number: int, block: Block) -> None:
         """Hold a block."""
@@ -97,14 +100,20 @@ class Store:
 
     def __init__(self, path: Path, described: dict[str, Any]) -> None:
         self.path = path
+        if not path.parent.is_dir():
+            raise InputError(f"the folder {path.parent} does not exist", where=str(path))
         with self._open() as database:
-            database.executescript(_TABLES)
+            (ours,) = database.execute("pragma application_id").fetchone()
+            (tables,) = database.execute("select count(*) from sqlite_master").fetchone()
+            if tables and ours != APPLICATION:
+                raise InputError("is no store of a sweep", where=str(path))
+            database.executescript(f"pragma application_id = {APPLICATION}; {_TABLES}")
             identity = key_of([FORMAT, described])
+            texts = (("identity", identity), ("sweep", json.dumps(described)))
+            database.executemany("insert or ignore into sweep values (?, ?)", texts)
+            # of two that begin at once, the other one may have been first
             row = database.execute("select value from sweep where name = 'identity'").fetchone()
-            if row is None:
-                texts = (("identity", identity), ("sweep", json.dumps(described)))
-                database.executemany("insert or ignore into sweep values (?, ?)", texts)
-            elif row[0] != identity:
+            if row[0] != identity:
                 raise InputError(
                     "holds another sweep: other fields, values, networks, hardware or program."
                     " Name another file with --store, or remove this one",
@@ -116,10 +125,11 @@ class Store:
         """Its file."""
         return str(self.path)
 
-    def done(self) -> set[int]:
-        """Numbers of the blocks that are kept."""
+    def done(self, first: int = 0, last: int = 2**62) -> set[int]:
+        """Numbers of the blocks that are kept, from the first to the last."""
+        asked = "select number from blocks where number between ? and ?"
         with self._open() as database:
-            return {number for (number,) in database.execute("select number from blocks")}
+            return {number for (number,) in database.execute(asked, (first, last))}
 
     def put(self, number: int, block: Block) -> None:
         """Keep a block; whole, or on any error not at all. One that is there stays."""

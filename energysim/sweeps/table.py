@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from energysim.errors import MissingExtraError
+from energysim.sweeps.axes import Axis
 from energysim.sweeps.evaluate import METRICS
 from energysim.sweeps.plan import Plan
 from energysim.sweeps.run import Check
@@ -45,14 +47,14 @@ class Sweep:
         for number in range(self.plan.blocks):
             yield frame(self.plan, self.store, number)
 
-    def to_csv(self, path: Path) -> None:
+    def to_csv(self, path: str | Path) -> None:
         """Write the table as CSV, whole or not at all."""
-        with atomic_file(path) as file:
+        with atomic_file(Path(path)) as file:
             for number, each in enumerate(self.frames()):
                 text = each.to_csv(index=False, header=number == 0, lineterminator="\n")
                 file.write(text.encode())
 
-    def to_parquet(self, path: Path) -> None:
+    def to_parquet(self, path: str | Path) -> None:
         """Write the table as Parquet, whole or not at all.
 
         Raises
@@ -67,17 +69,11 @@ class Sweep:
             raise MissingExtraError(
                 "Parquet needs pyarrow, which is not installed: pip install 'energysim[parquet]'"
             ) from None
-        schema = None
-        with atomic_file(path) as file:
-            writer = None
+        first = next(self.frames())
+        schema = pa.Schema.from_pandas(first, preserve_index=False)
+        with atomic_file(Path(path)) as file, pq.ParquetWriter(file, schema) as writer:
             for each in self.frames():
-                table = pa.Table.from_pandas(each, schema=schema, preserve_index=False)
-                if writer is None:
-                    schema = table.schema
-                    writer = pq.ParquetWriter(file, schema)
-                writer.write_table(table)
-            if writer is not None:
-                writer.close()
+                writer.write_table(pa.Table.from_pandas(each, schema=schema, preserve_index=False))
 
     def to_xarray(self) -> Dataset:
         """The table as a grid: a dimension an axis, a variable a column, units in attributes.
@@ -117,11 +113,21 @@ def frame(plan: Plan, store: Blocks, number: int) -> pd.DataFrame:
         for name in ("network", "hardware")
         if name not in {each for axis in plan.axes for each in axis.fields}
     }
-    columns |= axes
+    columns |= {axis.name: pd.Series(axes[axis.name], dtype=_type_of(axis)) for axis in plan.axes}
     columns |= {name: figures[:, place] for place, name in enumerate(METRICS)}
     made = pd.DataFrame(columns, index=range(len(figures)))
     for name in WHOLE:
         made[name] = made[name].astype("Int64")
     made["searched"] = made["searched"].fillna(0.0).astype(bool)
-    made["note"] = block.note
+    made["note"] = np.where(np.isnan(figures[:, 0]), block.note, "")
     return made
+
+
+def _type_of(axis: Axis) -> str:
+    """One type for all values of an axis, so that blocks agree."""
+    kinds = {type(value) for value in axis.values}
+    if kinds <= {int}:
+        return "int64"
+    if kinds <= {int, float}:
+        return "float64"
+    return "bool" if kinds == {bool} else "object"
