@@ -21,6 +21,7 @@ from energysim.errors import DoesNotFitError, InputError, MissingExtraError
 from energysim.errors import did_you_mean as hint
 from energysim.hardware import Hardware
 from energysim.network import Layer, Network
+from energysim.network.types import pattern_of
 from energysim.pareto import non_dominated
 from energysim.result import Result
 from energysim.simulate import simulate
@@ -38,6 +39,9 @@ a tree-structured Parzen estimator (Bergstra et al., NeurIPS 2011), or chance.""
 
 POPULATION = 24
 """Designs of a generation of NSGA-II."""
+
+MIXED = "mixed"
+"""Pattern of a network whose layers have different ones."""
 
 LAYER = "pattern."
 """Begins the name of the choice of a layer's pattern."""
@@ -234,10 +238,11 @@ def with_patterns(network: Network, patterns: Mapping[str, str]) -> Network:
         else layer
         for layer in network.layers
     )
-    own = {layer.pattern for layer in layers if layer.name in patterns}
-    if own == {"dense"}:
+    if all(layer.pattern == "dense" for layer in layers if layer.name in patterns):
         return network
-    word = own.pop() if len(own) == 1 else "mixed"
+    word = pattern_of(layers)
+    if word != MIXED and layers != network.with_pattern(word).layers:
+        word = MIXED  # its name stands for all layers that it covers
     return replace(
         network, name=f"{network.name}+{word}", layers=layers, base=network.name, pattern=word
     )
