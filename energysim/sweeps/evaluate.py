@@ -162,8 +162,9 @@ def find(plan: Plan, number: int, cache: Cache | None) -> Found:
         float(sum(cost.layer.effective_macs for cost in totals)),
         float(design.network.parameters),
     )
-    anchored = {place: _kinds([each]) for place, each in zip(anchors, settled, strict=True)}
-    return Found(design, objective, _plans(settled, objective), anchored, constant)
+    made: Choices = {}
+    anchored = {place: _kinds([each], made) for place, each in zip(anchors, settled, strict=True)}
+    return Found(design, objective, _plans(settled, objective, made), anchored, constant)
 
 
 def run_at(design: Design, cache: Cache | None) -> Settled:
@@ -180,30 +181,37 @@ def run_at(design: Design, cache: Cache | None) -> Settled:
     )
 
 
-def _plans(settled: Sequence[Settled], objective: Objective) -> tuple[tuple[Kind, ...], ...]:
+Choices = dict[tuple[object, str], Choice]
+"""By layers that cost the same, and mapping."""
+
+
+def _plans(
+    settled: Sequence[Settled], objective: Objective, made: Choices
+) -> tuple[tuple[Kind, ...], ...]:
     """Mappings of each layer, of all searches that let the same data stay on chip."""
     groups: dict[object, list[Settled]] = {}
     for number, each in enumerate(settled):
         kept = tuple(job.residency for job in each.jobs)
         # A product of sums is not the sum of products: whole networks are compared.
         groups.setdefault((kept, number if objective is Objective.EDP else 0), []).append(each)
-    return tuple(_kinds(group) for group in groups.values())
+    return tuple(_kinds(group, made) for group in groups.values())
 
 
-def _kinds(group: Sequence[Settled]) -> tuple[Kind, ...]:
+def _kinds(group: Sequence[Settled], made: Choices) -> tuple[Kind, ...]:
     jobs = group[0].jobs
     places: dict[object, list[int]] = {}
     for place, job in enumerate(jobs):
         places.setdefault(same(job), []).append(place)
     kinds = []
-    for alike in places.values():
+    for kind, alike in places.items():
         first = alike[0]
         choices: dict[str, Choice] = {}
         for each in group:
             cost = each.costs[first]
             loops = repr(cost.loops)
-            if loops not in choices:
-                choices[loops] = _choice(jobs[first], cost, each.settings.hardware)
+            if (kind, loops) not in made:
+                made[kind, loops] = _choice(jobs[first], cost, each.settings.hardware)
+            choices[loops] = made[kind, loops]
         kinds.append(Kind(len(alike), tuple(choices.values())))
     return tuple(kinds)
 
