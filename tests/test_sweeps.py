@@ -292,6 +292,24 @@ def test_what_does_not_fit_is_a_row_with_a_note() -> None:
     assert table["cycles"].isna().tolist() == [True, False]
 
 
+def test_fields_that_change_together_may_have_spaces_between() -> None:
+    tables = [
+        sweep("digits_cnn", "edge_tpu", {name: [100, 200], "batch": [1]}).table
+        for name in ("clock_mhz+static_mw", " clock_mhz + static_mw ")
+    ]
+    assert not tables[0]["energy_mj"].isna().any()
+    pd.testing.assert_frame_equal(*tables)
+
+
+def test_without_a_store_an_interruption_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stops(_self: Worker, _number: int) -> Block:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Worker, "block", stops)
+    with pytest.raises(KeyboardInterrupt, match="0 of 1 points are lost: no store was named"):
+        sweep("digits_cnn", "edge_tpu", {"batch": [1]})
+
+
 def test_networks_and_hardware_can_be_scanned_and_be_objects() -> None:
     table = sweep(
         None, None, {"network": "digits_cnn", "hardware": "edge_tpu,eyeriss", "batch": [1]}

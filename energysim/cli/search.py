@@ -12,7 +12,7 @@ import click
 
 from energysim.cli import options
 from energysim.cli.options import SCAN
-from energysim.cli.sweep import scans
+from energysim.cli.sweep import scans, word
 from energysim.sparsity import PATTERNS
 
 if TYPE_CHECKING:
@@ -209,7 +209,7 @@ def _grid(found: Study) -> Grid:
     columns: list[Column] = [Column("trial", [str(each.number) for each in front])]
     for name, values in found.space.choices.items():
         right = not any(isinstance(value, str | bool) for value in values)
-        cells = [_word(each.chosen[name]) for each in front]
+        cells = [word(each.chosen[name]) for each in front]
         heading = "+".join(part.removeprefix("levels.") for part in name.split("+"))
         columns.append(Column(heading, cells, right=right, narrow="wrap"))
     columns += _goal_columns(found, front)
@@ -235,12 +235,6 @@ def _goal_columns(found: Study, front: Sequence[Any]) -> Iterator[Column]:
             scale, unit = unit_for(scaled, own)
             yield Column(heading(goal.name, unit), [number(each, scale) for each in scaled])
         else:
-            word = {"kib": "KiB", "mj_ms": "mJ ms"}.get(goal.unit, "")
-            name = f"{goal.name} [{word}]" if word else goal.name
+            unit = {"kib": "KiB", "mj_ms": "mJ ms"}.get(goal.unit, "")
+            name = f"{goal.name} [{unit}]" if unit else goal.name
             yield Column(name, [f"{value:.4g}" for value in values])
-
-
-def _word(value: object) -> str:
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -394,13 +394,14 @@ def _axis_columns(plan: Plan, table: pd.DataFrame) -> Iterator[Column]:
     from energysim.cli.render import Column
 
     for axis in plan.axes:
-        cells = [_word(value) for value in table[axis.name]]
+        cells = [word(value) for value in table[axis.name]]
         right = not any(isinstance(value, str | bool) for value in axis.values)
         name = "+".join(part.removeprefix("levels.") for part in axis.fields)
         yield Column(name, cells, right=right, narrow="wrap")
 
 
-def _word(value: object) -> str:
+def word(value: object) -> str:
+    """Write one value of a field."""
     if isinstance(value, bool):
         return "on" if value else "off"
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -44,7 +44,7 @@ class Axis:
     @property
     def fields(self) -> tuple[str, ...]:
         """The fields that the values are put into."""
-        return tuple(part.strip() for part in self.name.split("+"))
+        return tuple(self.name.split("+"))
 
     @classmethod
     def read(cls, name: str, given: object) -> Axis:
@@ -55,8 +55,9 @@ class Axis:
         InputError
             If they are no values, or the same value occurs twice.
         """
-        name = name.strip()
-        if not name or not all(part.strip() for part in name.split("+")):
+        parts = [part.strip() for part in name.split("+")]
+        name = "+".join(parts)
+        if not all(parts):
             raise InputError(f"'{name}' names no field. Allowed: batch, levels.SRAM.capacity_kib")
         values = values_of(given, name)
         seen: set[tuple[bool, Value]] = set()

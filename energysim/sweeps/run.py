@@ -115,10 +115,12 @@ def compute(
                 say(len(plan.rows(number)))
     except KeyboardInterrupt:
         kept = sum(len(plan.rows(number)) for number in store.done())
-        raise InterruptedSweep(
-            f"{kept:,} of {plan.points:,} points are kept in {store.where}; the same command goes"
-            " on from there."
-        ) from None
+        there = (
+            f"kept in {store.where}; the same command goes on from there"
+            if store.where
+            else "lost: no store was named"
+        )
+        raise InterruptedSweep(f"{kept:,} of {plan.points:,} points are {there}.") from None
 
 
 def _tasks(plan: Plan, done: set[int]) -> list[list[int]]:

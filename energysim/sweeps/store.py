@@ -47,7 +47,7 @@ class Blocks(Protocol):
 
     @property
     def where(self) -> str:
-        """In words."""
+        """The file that keeps them; empty if none does."""
 
     def done(self, first: int = 0, last: int = 2**62) -> set[int]:
         """Numbers of the blocks that are kept, from the first to the last."""
@@ -62,7 +62,7 @@ class Blocks(Protocol):
 class Memory:
     """Blocks of a sweep that nobody wants to keep."""
 
-    where = "memory"
+    where = ""
 
     def __init__(self) -> None:
         self._blocks: dict[int, Block] = {}
