@@ -7,12 +7,11 @@ from math import prod
 
 from energysim.axes import RELEVANT, Dim, Shape, Tensor
 from energysim.cli.render import UNBOUNDED
-from energysim.errors import InputError, did_you_mean
 from energysim.mapping import LevelLoops, machine_rules, nominal_tile, read_loops, write_line
 from energysim.model.capacity import Occupancy
 from energysim.model.counts import Counts
 from energysim.model.lockstep import Skipped
-from energysim.network import Layer
+from energysim.network import Layer, check_layer
 from energysim.price import machine_of
 from energysim.result import LayerRow, Result
 from energysim.sparsity import DENSE, Activity
@@ -38,25 +37,11 @@ def explain(result: Result, name: str) -> str:
     """
     network, _ = result.inputs
     layers = network.layers if result.training is None else result.training.steps
-    check_layer(network.name, layers, name)
+    check_layer(network.name, layers, name, where="--explain")
     at = [row.layer for row in result.layer_rows].index(name)
     drawing = _Drawing(result, layers[at], result.layer_rows[at])
     lines = [*drawing.head(), *drawing.nest_lines(), "", *drawing.limits(), *drawing.others()]
     return "\n".join(lines) + "\n"
-
-
-def check_layer(network: str, layers: Sequence[Layer], name: str) -> None:
-    """Refuse a name that no layer (or step of training) of the network has.
-
-    Raises
-    ------
-    InputError
-        With the nearest name, or else all of them.
-    """
-    known = [layer.name for layer in layers]
-    if name not in known:
-        hint = did_you_mean(name, known) or f"\n  known: {', '.join(known)}"
-        raise InputError(f"{network} has no layer named '{name}'.{hint}", where="--explain")
 
 
 class _Drawing:

@@ -203,7 +203,7 @@ def _simulated(settings: dict[str, Any], layer: str | None = None) -> list[Resul
     from energysim.catalog import load_hardware, load_network
     from energysim.cli import render
     from energysim.mapping import MappingFile
-    from energysim.plot.mapping import check_layer
+    from energysim.network import check_layer
     from energysim.simulate import simulate
     from energysim.yamlio import load_model
 
@@ -215,7 +215,7 @@ def _simulated(settings: dict[str, Any], layer: str | None = None) -> list[Resul
     patterns = settings.pop("patterns", ()) or (one,)
     networks = [load_network(net, pattern=each) for each in dict.fromkeys(patterns)]
     if layer is not None and settings["phase"] == "inference":
-        check_layer(networks[0].name, networks[0].layers, layer)
+        check_layer(networks[0].name, networks[0].layers, layer, where="--layer")
     settings["objective"] = _single(settings.pop("objectives"))
     settings["cache"] = None if settings.pop("no_cache") else Cache(folder())
     mapping, densities = settings.pop("mapping"), settings.pop("activations")

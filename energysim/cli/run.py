@@ -79,9 +79,9 @@ def command(
     settings["cache"] = None if settings.pop("no_cache") else Cache(folder())
     settings |= settings_from_files(network, mapping, activations)
     if layer is not None:
-        from energysim.cli.explain import check_layer
+        from energysim.network import check_layer
 
-        check_layer(network.name, _layers(network, settings), layer)
+        check_layer(network.name, _layers(network, settings), layer, where="--explain")
         settings["explain"] = layer
     with render.progress(visible=not quiet) as tell:
         settings["progress"] = tell

@@ -37,6 +37,7 @@ from energysim.network.types import (
     PoolMode,
     Shuffle,
     Volume,
+    check_layer,
 )
 
 __all__ = [
@@ -71,4 +72,5 @@ __all__ = [
     "TransposedSpec",
     "Volume",
     "build_network",
+    "check_layer",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from functools import lru_cache
@@ -418,6 +418,20 @@ def masked(
             live = b64encode(mask.live).decode()
             made[name] = replace(layer, pattern=mask.pattern.name, live=live)
     return tuple(made.get(layer.name, layer) for layer in layers)
+
+
+def check_layer(network: str, layers: Sequence[Layer], name: str, *, where: str) -> None:
+    """Refuse a name that no layer (or step of training) of a network has.
+
+    Raises
+    ------
+    InputError
+        With the nearest name, or else all of them; ``where`` is the option that named it.
+    """
+    known = [layer.name for layer in layers]
+    if name not in known:
+        hint = did_you_mean(name, known) or f"\n  known: {', '.join(known)}"
+        raise InputError(f"{network} has no layer named '{name}'.{hint}", where=where)
 
 
 def pattern_of(layers: tuple[Layer, ...]) -> str:

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 import matplotlib as mpl
 
 from energysim.axes import RELEVANT, Dim, Shape, Tensor
-from energysim.errors import InputError, did_you_mean
 from energysim.mapper.dataflows import with_dataflow
 from energysim.mapping import LevelLoops, nominal_tile, read_loops
 from energysim.model.capacity import Occupancy
-from energysim.network import Layer
+from energysim.network import Layer, check_layer
 from energysim.plot.bars import BYTES, unit_of
 from energysim.plot.energy import amount, percent
 from energysim.plot.sheet import EDGE_IN, broken, extent_in, figure_of, words_pt
@@ -133,22 +132,8 @@ def boxes_of(result: Result, name: str) -> list[Box]:
 
 def _layer(result: Result, name: str) -> Layer:
     layers = result.inputs[0].layers if result.training is None else result.training.steps
-    check_layer(result.network, layers, name)
+    check_layer(result.network, layers, name, where="--layer")
     return next(layer for layer in layers if layer.name == name)
-
-
-def check_layer(network: str, layers: Sequence[Layer], name: str) -> None:
-    """Refuse a name that no layer (or step of training) has.
-
-    Raises
-    ------
-    InputError
-        With the nearest name, or else all of them.
-    """
-    known = [layer.name for layer in layers]
-    if name not in known:
-        hint = did_you_mean(name, known) or f"\n  known: {', '.join(known)}"
-        raise InputError(f"{network} has no layer named '{name}'.{hint}", where="--layer")
 
 
 def _loops(row: LevelLoops) -> tuple[str, ...]:
