@@ -414,11 +414,13 @@ def tile_bits(
 
 def tile_nonzeros(mask: Mask, tiles: Tiles) -> Ints:
     """Live weights of each tile, shape (T,)."""
-    return _counted(mask, tiles, lambda live: live.sum(axis=1, dtype=int))
+    return _counted(mask, tiles, mask.live_in)
 
 
 def _counted(
-    mask: Mask, tiles: Tiles, count: Callable[[npt.NDArray[np.bool_]], npt.NDArray[np.int_]]
+    mask: Mask,
+    tiles: Tiles,
+    count: Callable[[Ints, tuple[int, int, int, int, int]], Ints],
 ) -> Ints:
     """Count something in each tile; tiles that are alike are looked at once, those of one size
     together.
@@ -443,7 +445,7 @@ def _counted(
         for at in range(0, len(members), step):
             some = members[at : at + step]
             g, k, c, r, s = size
-            found[some] = count(mask.cut(starts[chosen[some]], (g, k, c, r, s)))
+            found[some] = count(starts[chosen[some]], (g, k, c, r, s))
     counted: Ints = found[place.ravel()]
     return counted
 
@@ -495,7 +497,7 @@ def _periodic_tiles(mask: Mask, tiles: Tiles, bits: int, _run_bits: int) -> Tile
 
 def _rle_tiles(mask: Mask, tiles: Tiles, bits: int, run_bits: int) -> TileBits:
     _refuse_run_bits(run_bits)
-    pairs = _counted(mask, tiles, lambda live: _pairs(live, run_bits))
+    pairs = _counted(mask, tiles, lambda *tile: _pairs(mask.cut(*tile), run_bits))
     return TileBits(bits * pairs, run_bits * pairs)
 
 

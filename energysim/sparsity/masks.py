@@ -374,6 +374,43 @@ class Mask:
         tiles: npt.NDArray[np.bool_] = live.reshape(len(starts), prod(sizes))
         return tiles
 
+    def live_in(
+        self, starts: npt.NDArray[np.int64], sizes: tuple[int, int, int, int, int]
+    ) -> npt.NDArray[np.int64]:
+        """Count the live weights of tiles of one size.
+
+        Parameters
+        ----------
+        starts, sizes
+            As for :meth:`cut`.
+
+        Returns
+        -------
+        ndarray of int, shape (T,)
+        """
+        import numpy as np
+
+        if not self.periodic:
+            whole: npt.NDArray[np.int64] = self.cut(starts, sizes).sum(axis=1, dtype=np.int64)
+            return whole
+        # No weight is looked at: kernels are counted by how far their slot is from the first one's.
+        period, step = self.pattern.period, self.dims[1] + self.dims[2]
+        groups, filters, channels, height, width = sizes
+        by_group = np.bincount(np.arange(groups) * step % period, minlength=period)
+        ahead = _ahead(_ahead(by_group, _residues(filters, period)), _residues(channels, period))
+        first = (starts[:, 0] * step + starts[:, 1] + starts[:, 2] + 1) % period
+        table = self.table().reshape(-1, *self.dims[3:])
+        windows, place = np.unique(starts[:, 3:], axis=0, return_inverse=True)
+        live = np.array(
+            [
+                table[:, r : r + height, s : s + width].sum(axis=(1, 2), dtype=np.int64)
+                for r, s in windows.tolist()
+            ]
+        )
+        slots = (first[:, None] + np.arange(period)) % period
+        counted: npt.NDArray[np.int64] = live[place.reshape(-1, 1), slots] @ ahead
+        return counted
+
     def support_sizes(self) -> npt.NDArray[np.int64]:
         """Count the live taps of every 2D kernel.
 
@@ -461,6 +498,18 @@ def _residues(extent: int, period: int) -> list[int]:
     """How many of the numbers 0 .. extent - 1 leave each remainder mod ``period``."""
     whole, rest = divmod(extent, period)
     return [whole + (residue < rest) for residue in range(period)]
+
+
+def _ahead(
+    one: Sequence[int] | npt.NDArray[np.int64], other: Sequence[int]
+) -> npt.NDArray[np.int64]:
+    """How many sums of a number of each leave each remainder, from how many of theirs do."""
+    import numpy as np
+
+    full = np.convolve(one, other)
+    period = (len(full) + 1) // 2
+    full[: period - 1] += full[period:]
+    return full[:period]
 
 
 @lru_cache(maxsize=4096)
