@@ -7,6 +7,7 @@ mask is written out as an array.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from math import prod
@@ -287,9 +288,6 @@ class Mask:
         """
         import numpy as np
 
-        groups, filters, channels, height, width = self.dims
-        kernels = (groups, filters, channels)
-        taps = height * width
         if self.live:
             packed = np.frombuffer(self.live, dtype=np.uint8)
             bits = np.unpackbits(packed, count=self.total)
@@ -297,11 +295,7 @@ class Mask:
         if self.pattern.blocks is not None:
             return _drawn_blocks(self.dims, self.pattern.blocks, self.seed)
         if self.pattern.random:
-            generator = np.random.Generator(np.random.PCG64(self.seed))
-            # Sorting independent draws shuffles the taps, so each support is equally likely.
-            shuffled = generator.random((*kernels, taps)).argsort(axis=-1, kind="stable")
-            drawn: npt.NDArray[np.bool_] = (shuffled < self.pattern.kss).reshape(self.dims)
-            return drawn
+            return _drawn_taps(self.dims, self.pattern.kss, self.seed).copy()
         mask: npt.NDArray[np.bool_] = self.table()[self._slot_numbers()].reshape(self.dims)
         return mask
 
@@ -659,6 +653,22 @@ def _drawn_blocks(
     groups, filters, channels, height, width = dims
     chosen = (rank < live).reshape(groups, filters, -1, height, width)
     drawn: npt.NDArray[np.bool_] = np.ascontiguousarray(chosen[:, :, :channels])
+    return drawn
+
+
+@lru_cache(maxsize=4)
+def _drawn_taps(
+    dims: tuple[int, int, int, int, int], kss: int, seed: int
+) -> npt.NDArray[np.bool_]:
+    """Draw as many taps of each kernel, each support equally likely; nobody may change them."""
+    import numpy as np
+
+    *kernels, height, width = dims
+    generator = np.random.Generator(np.random.PCG64(seed))
+    # Sorting independent draws shuffles the taps.
+    shuffled = generator.random((*kernels, height * width)).argsort(axis=-1, kind="stable")
+    drawn: npt.NDArray[np.bool_] = (shuffled < kss).reshape(dims)
+    drawn.flags.writeable = False
     return drawn
 
 
