@@ -1,0 +1,115 @@
+"""Pages of the documentation: what they show comes out, and what they name exists.
+
+``python tests/test_docs.py`` writes the shown outputs again. Links, anchors and the reference are
+checked by ``mkdocs build --strict``.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import click
+import pytest
+import shown
+
+from energysim.cli import main
+
+DOCS = Path(__file__).parent.parent / "docs"
+PAGES = {
+    str(path.relative_to(DOCS)): path.read_text(encoding="utf-8")
+    for path in sorted(DOCS.rglob("*.md"))
+}
+OUTPUTS = [(page, *each) for page, text in PAGES.items() for each in shown.outputs(text)]
+SHELL = [
+    (page, line)
+    for page, text in PAGES.items()
+    for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+    for line in re.sub(r"\\\n", " ", block).splitlines()
+    if line.startswith("energysim ")
+]
+PYTHON = [page for page, text in PAGES.items() if "```python\n" in text]
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def write_files(page: str) -> None:
+    for name, text in shown.files(PAGES[page]).items():
+        Path(name).write_text(text, encoding="utf-8")
+
+
+def test_pages_show_something() -> None:
+    for text in PAGES.values():
+        assert text.count("<!-- output of:") == len(shown.outputs(text))
+        assert text.count("<!-- file:") == len(shown.files(text))
+    assert OUTPUTS
+    assert PYTHON
+
+
+@pytest.mark.parametrize(("page", "command", "text"), OUTPUTS)
+def test_shown_output_is_the_output(page: str, command: str, text: str) -> None:
+    write_files(page)
+    assert text == shown.printed(command)
+
+
+@pytest.mark.parametrize(("page", "line"), SHELL)
+def test_commands_are_understood(page: str, line: str) -> None:
+    """Names of commands and options, and the words that they take; nothing is run."""
+    write_files(page)
+    for name in ("densities.csv", "sweep.yaml", "mine.yaml", "model.onnx", "runs"):
+        Path(name).touch()
+    command, context = main, click.Context(main, info_name="energysim")
+    words = shlex.split(line, comments=True)[1:]
+    while isinstance(command, click.Group):
+        name, command, words = command.resolve_command(context, words)
+        assert command is not None
+        if not isinstance(command, click.Group):
+            command.make_context(name, words, context)
+
+
+@pytest.mark.parametrize("page", PYTHON)
+def test_python_runs(page: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Blocks of a page one after the other; ``print(x)  # y`` says what it prints."""
+    write_files(page)
+    blocks = re.findall(r"```python\n(.*?)```", PAGES[page], re.DOTALL)
+    exec(compile("\n".join(blocks), page, "exec"), {})
+    expected = [each for block in blocks for each in re.findall(r"print\(.*\)  # (.*)", block)]
+    lines = capsys.readouterr().out.splitlines()
+    for line in expected:
+        assert line in lines
+
+
+def test_public_modules_are_in_the_reference() -> None:
+    """Packages that say what they offer; ``__all__`` is what the reference then shows."""
+    told = set(re.findall(r"^::: (\S+)$", "\n".join(PAGES.values()), re.MULTILINE))
+    modules = (
+        "hardware mapping errors accuracy network pareto plot sparsity sweeps technology train"
+    )
+    public = {"energysim", *(f"energysim.{name}" for name in modules.split())}
+    assert told == public
+    for name in told:
+        import_module(name)
+
+
+def test_pages_name_nothing_outside() -> None:
+    """Links into the repository stand as ``repo:PATH``, which the build checks."""
+    for page, text in PAGES.items():
+        assert "](../../" not in text, page
+        for path in re.findall(r"\]\(repo:([^)#\s]+)", text):
+            assert (DOCS.parent / path).exists(), (page, path)
+
+
+if __name__ == "__main__":
+    import os
+    import tempfile
+
+    for each in sys.argv[1:] or PAGES:
+        os.chdir(tempfile.mkdtemp())
+        write_files(each)
+        (DOCS / each).write_text(shown.rewritten(PAGES[each]), encoding="utf-8")
