@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cache as once
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from energysim.errors import EnergysimError
 from energysim.mapper.goal import Certificate, Measure
 from energysim.mapper.problem import Mapped, Problem
 from energysim.mapper.search import front, search
-from energysim.mapping import LevelLoops, Nest, read_loops, write_nest
+from energysim.mapping import LevelLoops, Nest, Rules, read_loops, write_nest
 from energysim.model.capacity import occupancy
 from energysim.model.counts import Counts, count
 from energysim.result import RunnerUp
@@ -42,6 +43,9 @@ energies that were looked up are there as numbers)."""
 
 _NOT_ASKED = {"budget_s"}
 """Options of the search that a proven answer does not depend on."""
+
+SHOWING = ("accuracy", "cli", "pareto", "plot", "report", "train")
+"""Parts of the package that no count or search uses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,9 +217,10 @@ def program() -> str:
 
 
 def program_files() -> list[Path]:
-    """All sources but those of the command line."""
+    """All sources that a count or a search may depend on."""
     here = Path(__file__).parent
-    return sorted(path for path in here.rglob("*.py") if here / "cli" not in path.parents)
+    apart = [here / name for name in SHOWING]
+    return sorted(path for path in here.rglob("*.py") if not set(apart) & set(path.parents))
 
 
 def _written(solved: Solved) -> dict[str, Any]:
@@ -248,12 +253,21 @@ def _read(problem: Problem, entry: Any) -> Solved | None:
             RunnerUp(_loops(other["loops"]), _measure(other["measure"]))
             for other in entry["others"]
         )
-        counts = count(problem.shape, nest, np.array([trips], dtype=np.int64), problem.rules)
+        counts = _counted(problem.shape, nest, trips, problem.rules)
         if not _fits(problem, nest, trips, counts):
             return None
     except (EnergysimError, ValidationError, AttributeError, KeyError, TypeError, ValueError):
         return None
     return Solved(loops, nest, trips, certificate, others, counts)
+
+
+@lru_cache(maxsize=256)
+def _counted(shape: Shape, nest: Nest, trips: tuple[int, ...], rules: Rules) -> Counts:
+    """Counts of one mapping: layers with other patterns often have the same best one."""
+    counts = count(shape, nest, np.array([trips], dtype=np.int64), rules)
+    for each in (counts.steps, *counts.values.values(), *counts.used):
+        each.flags.writeable = False  # all who ask get the same
+    return counts
 
 
 def _fits(problem: Problem, nest: Nest, trips: tuple[int, ...], counts: Counts) -> bool:

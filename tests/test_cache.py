@@ -31,7 +31,7 @@ from energysim.mapping import machine_rules
 from energysim.model.capacity import Residency
 from energysim.model.sparse import WeightStore
 from energysim.simulate import simulate
-from energysim.solve import _parts, program_files, solve, solve_front
+from energysim.solve import SHOWING, _parts, program_files, solve, solve_front
 from energysim.sparsity import Activity, Mask
 
 CHIP = machine(
@@ -230,7 +230,11 @@ def test_a_program_is_all_that_counts_and_searches() -> None:
     named = {path.relative_to(package).as_posix() for path in program_files()}
     for name in ("solve.py", "axes.py", "mapper/tree.py", "model/counts.py", "sparsity/masks.py"):
         assert name in named
-    assert not any(name.startswith("cli") for name in named)
+    assert not any(name.partition("/")[0] in SHOWING for name in named)
+    code = "import sys, energysim, energysim.sweeps, energysim.studies; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    used = {name.split(".")[1] for name in done.stdout.split() if name.startswith("energysim.")}
+    assert not (set(SHOWING) - {"pareto"}) & used  # a search tells by it what no other design beats
 
 
 def test_another_program_finds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

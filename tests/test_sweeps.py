@@ -185,6 +185,17 @@ def test_what_can_not_be_scanned(scan: dict[str, str], message: str) -> None:
         plan_of(SweepSpec(**own, scan=scan))  # type: ignore[arg-type]
 
 
+def test_a_value_may_be_possible_with_some_values_of_another_field_only() -> None:
+    """16 KiB can't have banks of 32 KiB, as the file says, but they can of 8 KiB."""
+    banks, size = "levels.SRAM.bank_kib", "levels.SRAM.capacity_kib"
+    with pytest.raises(InputError, match="bank_kib: is larger than the level"):
+        sweep("digits_cnn", "generic_embedded", {size: [16], banks: [32]})
+    table = sweep("digits_cnn", "generic_embedded", {size: [64, 16], banks: [32, 8]}).table
+    failed = table[table["note"] != ""]
+    assert failed[[size, banks]].to_numpy().tolist() == [[16, 32]]
+    assert "larger than the level" in failed["note"].item()
+
+
 def test_everything_wrong_is_told_at_once(tmp_path: Path) -> None:
     path = tmp_path / "s.yaml"
     path.write_text(
@@ -397,6 +408,17 @@ def test_a_file_that_is_no_store(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is no store"):
         sweep("digits_cnn", "edge_tpu", {"batch": [1]}, store=path)
     assert path.read_bytes() == before
+
+
+def test_a_store_that_is_removed_while_it_is_used(tmp_path: Path, small_blocks: None) -> None:
+    path = tmp_path / "store"
+
+    def remove(_: int) -> None:
+        path.unlink(missing_ok=True)
+
+    plan = plan_of(SweepSpec(network="digits_cnn", hardware="edge_tpu", scan=SCAN))
+    with pytest.raises(StoreError, match="was removed while it was in use"):
+        swept(plan, path, tell=remove)
 
 
 def test_a_full_disk_leaves_the_store_whole(tmp_path: Path, small_blocks: None) -> None:

@@ -178,7 +178,7 @@ def command(
         raise click.UsageError(f"sweep gives no {target.form}; choose one of {', '.join(FORMS)}")
     if scheduler is not None and workers > 1:
         raise click.UsageError("--workers are processes here; with --scheduler its own are used")
-    plan = _planned(context, spec, net, hw, scan, mappings, own)
+    plan = _planned(context, spec, net, hw, scan, mappings, own, quiet=quiet)
     if target.form in ("json", "md") and plan.points > MOST_JSON:
         raise click.UsageError(
             f"{plan.points:,} points are too many for {target.form}; write .csv or .parquet"
@@ -223,6 +223,8 @@ def _planned(
     scan: Mapping[str, str],
     mappings: str,
     own: dict[str, Any],
+    *,
+    quiet: bool,
 ) -> Plan:
     """The sweep of a file, or of the options.
 
@@ -240,10 +242,12 @@ def _planned(
     own["objective"], own["input"] = own.pop("objectives")[0], own.pop("side")
     if spec is not None:
         _refuse_options(context, spec)
-        return load_plan(spec)
+        with _checking(visible=not quiet):
+            return load_plan(spec)
     if not scan:
         raise click.UsageError(f"nothing is varied: give --scan {SCAN}, or a SPEC.yaml")
-    return plan_of(_spec(context, net, hw, scan, mappings, own))
+    with _checking(visible=not quiet):
+        return plan_of(_spec(context, net, hw, scan, mappings, own))
 
 
 def _refuse_options(context: click.Context, spec: Path) -> None:
@@ -305,6 +309,18 @@ def _own_store(plan: Plan) -> Path:
             f"can't be made: {error.strerror}. Name a file with --store", where=str(path.parent)
         ) from None
     return path
+
+
+@contextmanager
+def _checking(*, visible: bool) -> Iterator[None]:
+    """A word on stderr while every value is tried: thousands take seconds."""
+    if not visible or not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status("checking the values"):
+        yield
 
 
 @contextmanager

@@ -491,7 +491,7 @@ def _places(axes: Sequence[Axis], numbers: npt.NDArray[np.intp]) -> dict[str, np
 
 
 def _check(plan: Plan, at: Any) -> None:
-    """Make every value of every field of the hardware once, and each design's machine.
+    """Make every value of every field of the hardware once.
 
     Raises
     ------
@@ -499,18 +499,37 @@ def _check(plan: Plan, at: Any) -> None:
         With everything that is wrong.
     """
     problems: dict[str, None] = {}
-    for axis in plan.axes:
-        fields = [name for name in axis.fields if name not in RUN_FIELDS]
+    sizes = [axis for axis in plan.axes if any(name not in RUN_FIELDS for name in axis.fields)]
+    for axis in sizes:
         for machine in plan.machines.values():
-            for value in _telling(axis) if fields else ():
+            for value in _telling(axis):
                 try:
-                    overridden(machine, dict.fromkeys(fields, value))
-                except InputErrors as error:
-                    problems |= dict.fromkeys(f"{at(axis.name)}{each}" for each in error.problems)
+                    overridden(machine, _own(axis, value))
                 except InputError as error:
-                    problems[f"{at(axis.name)}{error}"] = None
+                    if not _possible(machine, axis, value, sizes):
+                        told = error.problems if isinstance(error, InputErrors) else (str(error),)
+                        problems |= dict.fromkeys(f"{at(axis.name)}{each}" for each in told)
     if problems:
         raise InputErrors(problems)
+
+
+def _own(axis: Axis, value: Value) -> dict[str, Value]:
+    return {name: value for name in axis.fields if name not in RUN_FIELDS}
+
+
+def _possible(machine: Hardware, axis: Axis, value: Value, others: Sequence[Axis]) -> bool:
+    """Whether a value that can't be alone can be with some value of another axis.
+
+    A memory may be smaller than a bank of the file where the size of banks is varied too.
+    """
+    for other in others:
+        for beside in other.values if other is not axis else ():
+            try:
+                overridden(machine, _own(axis, value) | _own(other, beside))
+            except InputError:
+                continue
+            return True
+    return False
 
 
 def _telling(axis: Axis) -> Sequence[Value]:

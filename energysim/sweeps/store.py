@@ -157,6 +157,10 @@ class Store:
             with closing(sqlite3.connect(self.path, timeout=PATIENCE_S)) as database, database:
                 yield database
         except sqlite3.DatabaseError as error:
+            if "no such table" in str(error):
+                raise StoreError(
+                    f"{self.path} was removed while it was in use; the same command begins anew"
+                ) from None
             if "not a database" in str(error) or "no such column" in str(error):
                 raise InputError("is no store of a sweep", where=str(self.path)) from None
             raise StoreError(
