@@ -6,6 +6,7 @@ import csv
 import json
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -556,3 +557,27 @@ def test_amounts_of_constants_give_the_energy() -> None:
     assert together.changes_pj(together.high) == pytest.approx(
         [each.high_pj - each.total_pj for each in found]
     )
+
+
+# -- what is not done twice ------------------------------------------------------------------------
+
+
+def test_a_mapping_that_is_known_to_be_the_best_is_counted_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    solve = import_module("energysim.solve")
+    cache, net = Cache(tmp_path), es.load_network("digits_cnn")
+    patterned = [net.with_pattern(name) for name in ("PS4_P4", "pSC4", "PS2_P6")]
+    first = [es.simulate(each, CHIP, cache=cache) for each in patterned]
+    counted: list[tuple[Any, ...]] = []
+
+    def count(shape: Any, nest: Any, trips: Any, rules: Any) -> Any:
+        counted.append((shape, nest, trips.tobytes(), rules))
+        return plain(shape, nest, trips, rules)
+
+    plain = solve.count
+    monkeypatch.setattr(solve, "count", count)
+    solve._counted.cache_clear()
+    again = [es.simulate(each, CHIP, cache=cache) for each in patterned]
+    assert 0 < len(counted) == len(set(counted))
+    assert [each.to_json() for each in again] == [each.to_json() for each in first]

@@ -202,6 +202,15 @@ def test_random_masks_never_change() -> None:
     assert [np.flatnonzero(kernel).tolist() for kernel in array] == [[3, 8], [2, 4], [7, 8]]
 
 
+def test_whoever_changes_an_array_changes_no_mask() -> None:
+    mask = Mask.of("pSC2", layer(3, 5), 7)
+    live = mask.array()
+    wanted = live.copy()
+    live[...] = False
+    assert (mask.array() == wanted).all()
+    assert (Mask.of("pSC2", layer(3, 5), 7).array() == wanted).all()
+
+
 @given(st.integers(1, 12), st.integers(1, 12))
 def test_equal_cost_of_psd1_p8_and_psc2(k_periods: int, c_periods: int) -> None:
     shape = layer(8 * k_periods, 8 * c_periods)

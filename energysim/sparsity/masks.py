@@ -657,9 +657,7 @@ def _drawn_blocks(
 
 
 @lru_cache(maxsize=4)
-def _drawn_taps(
-    dims: tuple[int, int, int, int, int], kss: int, seed: int
-) -> npt.NDArray[np.bool_]:
+def _drawn_taps(dims: tuple[int, int, int, int, int], kss: int, seed: int) -> npt.NDArray[np.bool_]:
     """Draw as many taps of each kernel, each support equally likely; nobody may change them."""
     import numpy as np
 
