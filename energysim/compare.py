@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Any
 from energysim.errors import DoesNotFitError, InputError, InputErrors
 from energysim.hardware import Hardware
 from energysim.network import Layer, Network
-from energysim.result import Result
+from energysim.result import Result, html_table
 from energysim.simulate import Progress, simulate
 from energysim.sparsity import PATTERNS, Format, Mask, StoredBits, get_format, get_pattern
+from energysim.units import si
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from energysim.cache import Cache
 
 ALL = "all"
@@ -135,6 +138,22 @@ class Comparison:
 
     rows: tuple[Row, ...]
     left_out: tuple[LeftOut, ...] = ()
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row a network, columns as in :meth:`Row.record`."""
+        import pandas as pd
+
+        return pd.DataFrame([row.record() for row in self.rows])
+
+    def _repr_html_(self) -> str:
+        """Return the rows for notebooks, each figure with its ratio to the dense network."""
+        heads = (
+            "network", "hardware", "pattern", "format", "stored [Mbit]", "effective MACs [M]",
+            "cycles [k]", "DRAM [MB]", "energy [uJ]",
+        )  # fmt: skip
+        title = f"{len(self.rows)} networks, in brackets relative to the dense one"
+        return html_table(title, heads, map(_html_cells, self.rows))
 
 
 def compare(
@@ -386,6 +405,20 @@ def _stored(result: Result) -> tuple[StoredWeights, ...]:
 
 def _bits(stored_as: Format, mask: Mask, hardware: Hardware) -> StoredBits:
     return stored_as(mask, hardware.bits.weight, run_bits=hardware.sparsity.run_bits)
+
+
+def _html_cells(row: Row) -> list[str]:
+    own, ratios = row.figures, row.ratios
+    figures = (
+        (own.stored_bits / 1e6, ratios.stored_bits),
+        (own.effective_macs / 1e6, ratios.effective_macs),
+        (own.cycles / 1e3, ratios.cycles),
+        (own.dram_bytes / 1e6, ratios.dram_bytes),
+        (own.energy_pj / 1e6, ratios.energy_pj),
+    )
+    cells = [si(value) if ratio is None else f"{si(value)} ({si(ratio)})"
+             for value, ratio in figures]  # fmt: skip
+    return [row.base, row.hardware, row.pattern, row.weight_format, *cells]
 
 
 def _over(value: float, base: float) -> float | None:

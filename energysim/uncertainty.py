@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from energysim.hardware import Hardware
 from energysim.result import AccessRow, Result
 from energysim.units import average_pj
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 STEP = 0.1
 """Change of a constant that the sensitivity table is made for, as a share of it."""
@@ -90,6 +93,13 @@ class Uncertainty:
         """The constant that causes most of the interval; None if no range is known."""
         wide = [each for each in self.effects if each.interval_pj]
         return max(wide, key=lambda each: each.interval_pj, default=None)
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row a constant, columns as in :meth:`rows`."""
+        import pandas as pd
+
+        return pd.DataFrame(self.rows())
 
     def rows(self) -> list[dict[str, Any]]:
         """One record a constant."""

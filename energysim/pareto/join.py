@@ -23,6 +23,8 @@ from energysim.units import pj_to_mj
 from energysim.version import VERSION
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from energysim.cache import Cache
 
 MACS_TOLERANCE = 0.05
@@ -156,6 +158,13 @@ class ParetoTable:
         """
         costs = [(point.cost, -point.percent) for point in self.points]
         return front.hypervolume(costs, (cost, -percent))
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row a candidate, columns as in :meth:`rows`."""
+        import pandas as pd
+
+        return pd.DataFrame(self.rows())
 
     def rows(self) -> list[dict[str, Any]]:
         """One record a candidate; costs are for one image."""

@@ -8,7 +8,7 @@ from energysim.plot.mapping import mapping, mapping_figure
 from energysim.plot.pareto import pareto, pareto_figure
 from energysim.plot.patterns import gallery, gallery_figure
 from energysim.plot.roofline import roofline, roofline_figure
-from energysim.plot.style import FORMS, STYLE, check_form, save
+from energysim.plot.style import FORMS, STYLE, check_form, new_figure, save
 from energysim.plot.tornado import tornado, tornado_figure
 from energysim.plot.traffic import traffic, traffic_figure
 from energysim.plot.training import curves, read_curves, training_figure
@@ -28,6 +28,7 @@ __all__ = [
     "gallery_figure",
     "mapping",
     "mapping_figure",
+    "new_figure",
     "pareto",
     "pareto_figure",
     "read_costs",

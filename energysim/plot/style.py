@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
+from matplotlib.figure import Figure
 
 from energysim.axes import Tensor
 from energysim.errors import InputError
@@ -18,7 +19,6 @@ from energysim.yamlio import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 STYLE: dict[Any, Any] = {
     "font.size": 9,
@@ -41,7 +41,7 @@ FORMS: Mapping[str, Mapping[str, Any]] = {
 }
 """What a picture can be written as, and what keeps the clock out of it."""
 
-DOTS_PER_INCH = 200
+DOTS_PER_INCH, SCREEN_DOTS_PER_INCH = 200, 96
 
 COLUMN_IN, PAGE_IN = 3.5, 7.0
 """Widths of a column and of a page of a paper [inch]."""
@@ -159,15 +159,27 @@ def level_looks(levels: Sequence[Level]) -> dict[str, Look]:
     return looks | dict(PART_LOOKS)
 
 
-def new_figure(width: float, height: float, **more: Any) -> Figure:
+class Picture(Figure):
+    """A figure in the style of this house, which a notebook shows without pyplot."""
+
+    def add_subplot(self, *args: Any, **kwargs: Any) -> Any:
+        """Add axes as :meth:`matplotlib.figure.Figure.add_subplot` does, in the style."""
+        with mpl.rc_context(STYLE):
+            return super().add_subplot(*args, **kwargs)
+
+    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
+        """Return the file that :func:`save` would write, and its size on a screen [pixel]."""
+        size = (self.get_size_inches() * SCREEN_DOTS_PER_INCH).round().astype(int).tolist()
+        return _drawn(self, ".png"), dict(zip(("width", "height"), size, strict=True))
+
+
+def new_figure(width: float, height: float, **more: Any) -> Picture:
     """Make a figure [inch] without the state of pyplot.
 
     Words are as wide as they will be in the file: at another resolution they are rounded otherwise.
     """
-    from matplotlib.figure import Figure
-
     with mpl.rc_context(STYLE):
-        return Figure(figsize=(width, height), dpi=DOTS_PER_INCH, **more)
+        return Picture(figsize=(width, height), dpi=DOTS_PER_INCH, **more)
 
 
 def own_axes(axes: Axes | None, size: tuple[float, float]) -> Axes:
@@ -202,7 +214,11 @@ def save(figure: Figure, path: Path) -> None:
         If the suffix is none of :data:`FORMS`, or the file can't be written.
     """
     check_form(path)
-    suffix, buffer = path.suffix.lower(), io.BytesIO()
+    write_atomically(path, _drawn(figure, path.suffix.lower()))
+
+
+def _drawn(figure: Figure, suffix: str) -> bytes:
+    buffer = io.BytesIO()
     with mpl.rc_context(STYLE):
         figure.savefig(buffer, format=suffix[1:], dpi=DOTS_PER_INCH, **FORMS[suffix])
-    write_atomically(path, buffer.getvalue())
+    return buffer.getvalue()
