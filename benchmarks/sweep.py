@@ -1,16 +1,13 @@
-"""Points a second of a sweep beside single runs, a million points, and 50 kills.
+"""Points a second of a sweep beside single runs, and a million points.
 
 python benchmarks/sweep.py points     # 20,020 points of vgg16: a sweep and a loop of runs
 python benchmarks/sweep.py million    # 1,000,000 points in a process of their own: time, memory
-python benchmarks/sweep.py kills      # 50 times kill -9 at random moments, then compare bytes
 """
 
 from __future__ import annotations
 
 import random
 import resource
-import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -35,10 +32,6 @@ PATTERNS = (
 )
 RUNS = 6
 """Single runs that are timed."""
-
-KILLS = 50
-SMALL = ("sweep", "--net", "digits_cnn", "--hw", "edge_tpu", "--scan", "clock_mhz=100:400:+100",
-         "--scan", "batch=1:24:+1", "--check", "0", "--no-cache", "-q")  # fmt: skip
 
 
 def points() -> None:
@@ -102,35 +95,5 @@ def million() -> None:
     )
 
 
-def kills() -> None:
-    def command(store: Path, table: Path) -> list[str]:
-        return [sys.executable, "-m", "energysim", *SMALL, "--store", str(store), "-o", str(table)]
-
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        began = time.perf_counter()
-        subprocess.run(command(folder / "whole", folder / "whole.csv"), check=True)
-        whole = time.perf_counter() - began
-        rng = random.Random(0)
-        killed = sweeps = 0
-        while killed < KILLS:
-            sweeps += 1
-            store, table = folder / f"s{sweeps}", folder / f"t{sweeps}.csv"
-            while killed < KILLS:
-                process = subprocess.Popen(command(store, table))
-                try:
-                    if process.wait(timeout=whole * rng.random()) == 0:
-                        break
-                except subprocess.TimeoutExpired:
-                    process.send_signal(signal.SIGKILL)
-                    process.wait()
-                    killed += 1
-            subprocess.run(command(store, table), check=True)
-            assert table.read_bytes() == (folder / "whole.csv").read_bytes()
-    print(
-        f"{killed} kills in {sweeps} sweeps: every table equal to the uninterrupted one, bytewise"
-    )
-
-
 if __name__ == "__main__":
-    {"points": points, "million": million, "kills": kills}[sys.argv[1]]()
+    {"points": points, "million": million}[sys.argv[1]]()

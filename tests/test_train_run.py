@@ -25,8 +25,9 @@ from energysim.train.data import Dataset, batches, digits, in_order, shapes
 from energysim.train.grid import run_all, summary
 from energysim.train.job import Job
 from energysim.train.recipe import Recipe
-from energysim.train.record import CHECKPOINT, COLUMNS, DENSITIES, LOG, ROW, WEIGHTS_FILE
+from energysim.train.record import CHECKPOINT, COLUMNS, DENSITIES, LOG, ROW, TABLE, WEIGHTS_FILE
 from energysim.train.run import BusyError, DivergedError, Tick, train
+from energysim.yamlio import UNFINISHED
 
 LEARNT, CHANCE = 0.97, 0.1
 QUICK = Recipe(epochs=2, batch=128, lr=0.05)
@@ -268,6 +269,28 @@ def test_a_grid_runs_each_job_once(tmp_path: Path) -> None:
     spread = np.std([rows[0]["top1"], rows[1]["top1"]], ddof=1)
     assert means[0]["top1_std"] == pytest.approx(spread)
     assert summary(rows[:1])[0]["top1_std"] is None
+
+
+def test_what_a_kill_at_the_very_end_leaves_is_put_right(tmp_path: Path) -> None:
+    """A record without its row in the table, a checkpoint of a finished run, halves of files."""
+    jobs = [job(), job(seed=1)]
+    list(run_all(jobs, tmp_path))
+    folders = [tmp_path / each.name for each in jobs]
+    table = (tmp_path / TABLE).read_bytes()
+    before = [contents(folder) for folder in folders]
+    half = UNFINISHED.replace("*", "0")
+    (tmp_path / TABLE).write_bytes(b"".join(table.splitlines(keepends=True)[:-1]))
+    (folders[0] / CHECKPOINT).write_bytes(b"")
+    (tmp_path / half).touch()
+    (folders[1] / ROW).unlink()  # not done, so that it runs again
+    (folders[1] / half).touch()
+    list(run_all(jobs, tmp_path))
+    assert (tmp_path / TABLE).read_bytes() == table
+    assert [contents(folder) for folder in folders] == before
+    assert not (tmp_path / half).exists()
+    (tmp_path / TABLE).write_bytes(b"".join(table.splitlines(keepends=True)[:-1]))
+    assert all(each.skipped for each in run_all(jobs, tmp_path))
+    assert (tmp_path / TABLE).read_bytes() == table
 
 
 def test_networks_of_one_name_are_not_averaged() -> None:

@@ -10,7 +10,6 @@ from typing import Any
 
 from energysim.errors import EnergysimError, InputError
 from energysim.train.job import Job
-from energysim.train.record import TABLE
 from energysim.train.run import (
     BusyError,
     DivergedError,
@@ -89,8 +88,7 @@ def run_all(
         else:
             yield Attempt(job, outcome.row)
         write_table(out)
-    if not (out / TABLE).exists():
-        write_table(out)
+    write_table(out)  # a process may have been killed between the end of a run and its table
 
 
 def summary(rows: Iterable[Row]) -> list[Row]:

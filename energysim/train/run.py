@@ -40,7 +40,7 @@ from energysim.train.record import (
     to_csv,
     weights_by_name,
 )
-from energysim.yamlio import write_atomically
+from energysim.yamlio import UNFINISHED, write_atomically
 
 if TYPE_CHECKING:
     from energysim.train.engine import State
@@ -306,9 +306,16 @@ def _held(folder: Path | None) -> Iterator[None]:
     except Timeout:
         raise BusyError(f"{folder}: another process works on this run") from None
     try:
+        _sweep_up(folder)
         yield
     finally:
         lock.release()
+
+
+def _sweep_up(folder: Path) -> None:
+    """Remove what a process that was killed had begun to write; no other one is at work here."""
+    for path in folder.glob(UNFINISHED):
+        path.unlink(missing_ok=True)
 
 
 def make_folder(folder: Path) -> None:
@@ -349,6 +356,7 @@ def write_table(out: Path) -> Path:
     """
     path = out / TABLE
     with FileLock(out / LOCK):
+        _sweep_up(out)
         write_atomically(path, to_csv(rows_in(out), COLUMNS))
     return path
 
@@ -356,4 +364,7 @@ def write_table(out: Path) -> Path:
 def row_if_done(job: Job, out: Path) -> dict[str, Any] | None:
     """Row of a job that has been run in this folder of runs; None if it has not, or not whole."""
     row = finished(out / job.name)
-    return row if row is not None and row["job"] == job.described else None
+    if row is None or row["job"] != job.described:
+        return None
+    (out / job.name / CHECKPOINT).unlink(missing_ok=True)  # of a process killed at its very end
+    return row
