@@ -322,8 +322,15 @@ def test_mappings_make_the_round_trip_where_an_output_left_after_all(capacity: i
     assert again.access_rows == first.access_rows
 
 
-@pytest.mark.parametrize(("name", "chip"), [("vgg16_ps", "edge_tpu"), ("alexnet", "eyeriss")])
-@pytest.mark.parametrize("residency", [True, False])
+@pytest.mark.parametrize(
+    ("name", "chip", "residency"),
+    [
+        ("vgg16_ps", "edge_tpu", True),
+        ("vgg16_ps", "edge_tpu", False),
+        ("alexnet", "eyeriss", True),
+        ("digits_cnn", "eyeriss", False),
+    ],
+)
 def test_mappings_make_the_round_trip(name: str, chip: str, *, residency: bool) -> None:
     net, hardware = es.load_network(name), es.load_hardware(chip)
     first = bundled(name, chip, residency=residency)

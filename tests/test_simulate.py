@@ -39,7 +39,6 @@ SMALL = network(conv("a", 8, stride=2), {"name": "fc", "kind": "linear", "out": 
 RUNS = [
     *((name, "edge_tpu") for name in names("nets")),
     *((name, "eyeriss") for name in ("alexnet", "vgg16", "vgg16_ps")),
-    ("resnet18", "eyeriss_absolute"),
 ]
 # each of the others, in tests/test_hw_configs.py too
 RUNS += [("resnet20", hw) for hw in names("hw") if hw not in {each for _, each in RUNS}]
@@ -335,7 +334,7 @@ def test_odd_layers_on_odd_machines(layer: str, hw: str) -> None:
     """Under the machine's own dataflow and one other, so that each meets each layer and machine."""
     net, hardware = ODD[layer], MACHINES[hw]()
     other = FLOWS[(list(ODD).index(layer) + list(MACHINES).index(hw)) % len(FLOWS)]
-    for batch, dataflow in ((1, None), (7, None), (5, other)):
+    for batch, dataflow in ((1, None), (3, None), (2, other)):
         result = simulate(net, hardware, batch=batch, dataflow=dataflow, residency=True)
         check_bounds(result)
         assert result.total_macs == batch * net.macs
