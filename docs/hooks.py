@@ -20,17 +20,25 @@ from enum import IntEnum
 from functools import partial
 from html import unescape
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from pydantic import BaseModel
 
+from energysim import load_hardware, load_network, simulate
 from energysim.axes import Action, Dim, Tensor
 from energysim.cli import EXIT_BUG, EXIT_INTERRUPTED, inventory, main
 from energysim.errors import DoesNotFitError, EnergysimError
 from energysim.hardware import Hardware
 from energysim.mapping import MappingFile
 from energysim.network import NetworkSpec
+from energysim.plot import gallery_figure, mapping_figure, save
+from energysim.plot.style import new_figure
+from energysim.sparsity import PATTERNS
 from energysim.sweeps import SweepSpec
 from energysim.train.recipe import Recipe
 from energysim.units import COLUMNS
@@ -274,7 +282,62 @@ MADE: Mapping[str, Callable[[], Iterator[str]]] = {
 """What is made, by the word that stands in the page."""
 
 
+# -- pictures --------------------------------------------------------------------------------------
+
+
+def tiles(axes: Axes) -> None:
+    """Draw which inputs four tiles of a convolution of 16 outputs and 3 taps hold and fetch."""
+    outputs, taps, count = 16, 3, 4
+    size, held = outputs // count, set[int]()
+    for step in range(count):
+        needed = {p + r for p in range(step * size, (step + 1) * size) for r in range(taps)}
+        for element in needed:
+            look = {"color": "#bbbbbb"} if element in held else {"color": "#0072b2"}
+            axes.add_patch(Rectangle((element + 0.05, step + 0.1), 0.9, 0.8, **look))
+        axes.text(
+            outputs + taps, step + 0.5, f"{len(needed - held)} new", va="center", color="#0072b2"
+        )
+        held = needed
+    axes.set(xlim=(0, outputs + taps + 3), ylim=(count, 0), xlabel="input element")
+    axes.set_xticks([0.5, 5.5, 9.5, 13.5, 17.5], ["0", "5", "9", "13", "17"])
+    axes.set_yticks(
+        [step + 0.5 for step in range(count)], [f"step {step}" for step in range(count)]
+    )
+    axes.spines[:].set_visible(False)
+
+
+def tiles_figure() -> Figure:
+    """Make the figure of :func:`tiles`."""
+    figure = new_figure(6, 1.9)
+    tiles(figure.add_subplot())
+    return figure
+
+
+PICTURES: Mapping[str, Callable[[], Figure]] = {
+    "explanation/tiles.svg": tiles_figure,
+    "explanation/mapping.svg": lambda: mapping_figure(
+        simulate(load_network("digits_cnn"), load_hardware("edge_tpu")), "conv2"
+    ),
+    "explanation/patterns.svg": lambda: gallery_figure(
+        [each for each in PATTERNS.values() if not each.dense]
+    ),
+}
+"""What is drawn, by its path."""
+
+
 # -- hooks -----------------------------------------------------------------------------------------
+
+
+def on_files(files: Any, *, config: Any) -> Any:
+    """Add the pictures that are drawn."""
+    from mkdocs.structure.files import File
+
+    with TemporaryDirectory() as folder:
+        for path, draw in PICTURES.items():
+            drawn = Path(folder) / Path(path).name
+            save(draw(), drawn)
+            files.append(File.generated(config, path, content=drawn.read_text(encoding="utf-8")))
+    return files
 
 
 def on_page_markdown(markdown: str, *, page: Any, config: Any, **_: Any) -> str:
