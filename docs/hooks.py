@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import IntEnum
 from functools import partial
 from html import unescape
+from itertools import repeat
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -61,7 +62,7 @@ def _command(command: click.Command, context: click.Context, depth: int) -> Iter
     yield from map(_paragraph, _paragraphs(command.help or ""))
     for parameter in command.get_params(context):
         record = parameter.get_help_record(context)
-        if record is not None and "--help" not in parameter.opts:
+        if record is not None and record[1] and "--help" not in parameter.opts:
             names, meaning = record
             yield f"`{names}`\n:   {_plain(meaning)}\n"
     if isinstance(command, click.Group):
@@ -236,7 +237,8 @@ def bundled() -> Iterator[str]:
         yield f"## {table.title[0].upper()}{table.title[1:]} {{ #{name} }}\n"
         columns = table.grid().columns
         cells = zip(*(map(_plain, column.cells) for column in columns), strict=True)
-        yield from _table([column.heading for column in columns], cells)
+        heads = [_plain(column.heading) for column in columns]
+        yield from _table(heads, cells, [column.right for column in columns])
         yield ""
         yield from (f"- {_plain(note)}" for note in table.notes)
 
@@ -264,8 +266,18 @@ def _member_docstrings(kind: type) -> dict[str, str]:
     }  # fmt: skip
 
 
-def _table(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterator[str]:
-    for cells in (heads, ["---"] * len(heads), *rows):
+def modelled() -> Iterator[str]:
+    """README's table of what is modelled and what is not."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    _, _, section = text.partition("## What is modelled, and what is not yet\n")
+    yield section.partition("\n## ")[0]
+
+
+def _table(
+    heads: Sequence[str], rows: Iterable[Sequence[Any]], right: Iterable[bool] = repeat(False)
+) -> Iterator[str]:
+    rule = ["---:" if each else "---" for _, each in zip(heads, right, strict=False)]
+    for cells in (heads, rule, *rows):
         yield f"| {' | '.join(map(str, cells))} |"
 
 
@@ -278,6 +290,7 @@ MADE: Mapping[str, Callable[[], Iterator[str]]] = {
     "tensors": partial(words, Tensor),
     "actions": partial(words, Action),
     "columns": columns,
+    "modelled": modelled,
 }
 """What is made, by the word that stands in the page."""
 

@@ -6,6 +6,7 @@ checked by ``mkdocs build --strict``.
 
 from __future__ import annotations
 
+import csv
 import re
 import shlex
 import sys
@@ -95,6 +96,25 @@ def test_public_modules_are_in_the_reference() -> None:
     assert told == public
     for name in told:
         import_module(name)
+
+
+def test_ratios_to_other_tools_are_the_recorded_ones() -> None:
+    """From the least to the largest of the rows that the benchmarks wrote, to two digits."""
+    for tool, file, column in (
+        ("ZigZag", "zigzag/result_refetch.csv", "ratio"),
+        ("0.78 to 1.09", "zigzag/result_refetch.csv", "corrected_ratio"),
+        ("AccelForge", "accelforge/result.csv", "ratio"),
+        ("Timeloop", "timeloop/result.csv", "ratio"),
+    ):
+        with (DOCS.parent / "benchmarks" / "peers" / file).open(encoding="utf-8") as lines:
+            rows = list(csv.DictReader(line for line in lines if not line.startswith("#")))
+        ratios = [float(row[column]) for row in rows]
+        found = re.search(
+            rf"{tool}[^|\n]*(?:\| (\d+) \|)?[ ;]*(\d\.\d\d) to (\d\.\d\d)", PAGES["comparison.md"]
+        )
+        assert found, tool
+        assert found.groups()[1:] == (f"{min(ratios):.2f}", f"{max(ratios):.2f}")
+        assert found[1] in (None, str(len(rows)))
 
 
 def test_pages_name_nothing_outside() -> None:
