@@ -114,7 +114,11 @@ def load_hardware(name_or_path: str) -> Hardware:
 
 
 def load_network(
-    name_or_path: str, *, pattern: str | None = None, scale: Scale = FILE_SIZE
+    name_or_path: str,
+    *,
+    pattern: str | None = None,
+    scale: Scale = FILE_SIZE,
+    masks: Path | str | None = None,
 ) -> Network:
     """Load a network by name or path.
 
@@ -126,6 +130,9 @@ def load_network(
         Pre-defined sparsity pattern to lay over a dense network.
     scale : Scale
         How it differs from its file: narrower, for other images, for other classes.
+    masks : path, optional
+        Of an ``.npz`` with masks of layers, such as ``energysim prune`` writes; they take the place
+        of the pattern in the layers that it names.
 
     Raises
     ------
@@ -134,7 +141,8 @@ def load_network(
         this scale.
     """
     network, _ = _load_network(find("nets", name_or_path).path, scale, readers=())
-    return network if pattern is None else network.with_pattern(pattern)
+    network = network if pattern is None else network.with_pattern(pattern)
+    return network if masks is None else network.with_masks(MaskFile.open(masks))
 
 
 def _load_network(path: Path, scale: Scale, *, readers: tuple[Path, ...]) -> tuple[Network, str]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from energysim.axes import Dim, Shape, Tensor
 from energysim.errors import InputError, InputErrors, did_you_mean
-from energysim.sparsity import Head, Mask, Pattern, get_pattern, mask_misfit
+from energysim.sparsity import Head, Mask, MaskFile, Pattern, get_pattern, mask_misfit
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -342,12 +342,12 @@ class Network:
         layers = tuple(replace(layer, pattern="dense", live="") for layer in self.layers)
         return replace(self, name=self.base, layers=layers, base=None, pattern="dense", masks=None)
 
-    def with_masks(self, masks: Mapping[str, npt.ArrayLike]) -> Network:
+    def with_masks(self, masks: Mapping[str, npt.ArrayLike] | MaskFile) -> Network:
         """Give layers a mask of their own, such as what pruning has left.
 
         Parameters
         ----------
-        masks : mapping of str to array-like of bool
+        masks : mapping of str to array-like of bool, or MaskFile
             Layer name -> mask: ``[K, C / groups, R, S]`` with K over all groups, as frameworks hold
             weights; ``[G, K, C, R, S]``; for 1x1 kernels and linear layers ``[K, C]`` too; or one
             bool for each input channel. Layers that it doesn't name keep their pattern.
@@ -371,14 +371,19 @@ class Network:
         >>> some.name, some.layer("conv1_2").weights, some.pattern
         ('vgg16+masks', 576, 'channels')
         """
-        import numpy as np
-
-        arrays = {name: np.asarray(mask) for name, mask in masks.items()}
-        heads = {name: Head(str(each.dtype), each.shape) for name, each in arrays.items()}
         problems: list[str] = []
-        layers = masked(self.layers, heads, arrays.__getitem__, problems)
+        if isinstance(masks, MaskFile):
+            where = f"{masks.path}: {self.name}"
+            layers = masked(self.layers, masks.heads, masks.read, problems)
+        else:
+            import numpy as np
+
+            where = self.name
+            arrays = {name: np.asarray(mask) for name, mask in masks.items()}
+            heads = {name: Head(str(each.dtype), each.shape) for name, each in arrays.items()}
+            layers = masked(self.layers, heads, arrays.__getitem__, problems)
         if problems:
-            raise InputErrors(f"{self.name}: {problem}" for problem in problems)
+            raise InputErrors(f"{where}: {problem}" for problem in problems)
         return replace(
             self,
             name=self.name if self.name.endswith("+masks") else f"{self.name}+masks",
