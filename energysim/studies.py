@@ -10,16 +10,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 
 from energysim.cache import Cache, key_of
 from energysim.errors import DoesNotFitError, InputError, MissingExtraError
 from energysim.errors import did_you_mean as hint
 from energysim.hardware import Hardware
+from energysim.mapper.dataflows import with_dataflow
 from energysim.network import Layer, Network
 from energysim.network.types import pattern_of
 from energysim.pareto import non_dominated
@@ -27,7 +30,7 @@ from energysim.result import Result
 from energysim.simulate import simulate
 from energysim.sparsity import get_pattern
 from energysim.sweeps.axes import Axis, Value
-from energysim.sweeps.plan import RUN_FIELDS, overridden
+from energysim.sweeps.plan import RUN_FIELDS, check_run_value, overridden
 from energysim.units import BITS_PER_KIB
 
 if TYPE_CHECKING:
@@ -48,6 +51,9 @@ LAYER = "pattern."
 
 MOST_BYTES = 1_000_000
 """Longest line that a journal begins with."""
+
+BUSY = ".busy"
+"""Behind the name of a study: a file that keeps other processes out of it."""
 
 MODES = {"batch", "dataflow", "objective", "pattern", "residency"}
 """Fields of a run, beside those of the hardware, that a design may vary."""
@@ -87,9 +93,10 @@ def _elements(result: Result) -> float:
 
 
 def _live(result: Result) -> float:
-    """Share of the weights that patterns leave."""
+    """Share of the weights that patterns leave; all of them where there are none."""
     layers = [layer for layer in result.inputs[0].layers if layer.stores_weights]
-    return sum(each.mask.nonzeros for each in layers) / sum(each.mask.total for each in layers)
+    total = sum(each.mask.total for each in layers)
+    return sum(each.mask.nonzeros for each in layers) / total if total else 1.0
 
 
 GOALS = {
@@ -119,7 +126,7 @@ class Space:
     """
 
     network: Network
-    """dense, where layers have patterns to choose from"""
+    """of a variant, layers that choose a pattern choose in place of its own"""
     hardware: Hardware
     axes: tuple[Axis, ...]
     """fields and their values"""
@@ -129,34 +136,63 @@ class Space:
     """of :func:`energysim.simulate`"""
 
     def __post_init__(self) -> None:
+        self._check_dataflow(self.settings.get("dataflow"))
         for axis in self.axes:
             for name in axis.fields:
-                if name in RUN_FIELDS and name not in MODES:
-                    raise InputError(f"{name} can't be varied here; sweep it")
+                self._check_run_field(name, axis.values)
             own = [name for name in axis.fields if name not in RUN_FIELDS]
             for value in axis.values if own else ():
                 overridden(self.hardware, dict.fromkeys(own, value))
-        for name in self.patterns:
-            get_pattern(name)
+        if self.patterns and any("pattern" in axis.fields for axis in self.axes):
+            raise InputError("pattern is varied for the network and for each layer: leave one out")
         if self.patterns and not self.layers:
             raise InputError(f"{self.network.name} has no layer that a pattern covers")
         if not self.choices:
             raise InputError("nothing is varied")
 
+    def _check_run_field(self, name: str, values: Sequence[Value]) -> None:
+        if name not in RUN_FIELDS:
+            return
+        if name not in MODES:
+            raise InputError(f"{name} can't be varied here; sweep it")
+        for value in values:
+            try:
+                check_run_value(name, value)
+                if name == "dataflow":
+                    self._check_dataflow(str(value))
+            except InputError as error:
+                raise InputError(f"{name}: {error}") from None
+
+    def _check_dataflow(self, name: str | None) -> None:
+        if name is not None:
+            with_dataflow(self.hardware, name)
+
+    @property
+    def layer_patterns(self) -> dict[str, tuple[str, ...]]:
+        """Patterns that each layer chooses from: those that cover it, and dense if it is named."""
+        names = dict.fromkeys(get_pattern(name).name for name in self.patterns)
+        covered = {name: self._covered(name) for name in names if name != "dense"}
+        every = set().union(*covered.values())
+        return {
+            layer.name: tuple(each for each in names if layer.name in covered.get(each, every))
+            for layer in self.network.layers
+            if layer.name in every
+        }
+
+    def _covered(self, pattern: str) -> set[str]:
+        laid = self.network.with_pattern(pattern)
+        return {layer.name for layer in laid.layers if layer.pattern != "dense"}
+
     @property
     def layers(self) -> tuple[str, ...]:
         """Layers that choose a pattern."""
-        sparse = [name for name in self.patterns if not get_pattern(name).dense]
-        if not sparse:
-            return ()
-        laid = self.network.with_pattern(sparse[0])
-        return tuple(layer.name for layer in laid.layers if layer.pattern != "dense")
+        return tuple(self.layer_patterns)
 
     @property
     def choices(self) -> dict[str, tuple[Value, ...]]:
         """Values by what is chosen."""
         found: dict[str, tuple[Value, ...]] = {axis.name: axis.values for axis in self.axes}
-        return found | {f"{LAYER}{name}": self.patterns for name in self.layers}
+        return found | {f"{LAYER}{name}": own for name, own in self.layer_patterns.items()}
 
     @property
     def size(self) -> int:
@@ -194,7 +230,7 @@ class Space:
             if name.startswith(LAYER)
         }
         if picked:
-            network = with_patterns(network, picked)
+            network = with_patterns(network.dense(), picked)
         machine = overridden(self.hardware, own) if own else self.hardware
         return simulate(network, machine, cache=cache, **run)
 
@@ -367,7 +403,8 @@ def study(
     Raises
     ------
     InputError
-        If the goals or sampler are none, or the file is that of another study.
+        If the goals or sampler are none, or the file is that of another study, or another process
+        works on it.
     MissingExtraError
         Without Optuna.
     KeyboardInterrupt
@@ -378,16 +415,50 @@ def study(
         raise InputError(
             f"no sampler named '{sampler}'.{hint(sampler, SAMPLERS)} Known: {', '.join(SAMPLERS)}"
         )
-    keeper = _Keeper(space, chosen, seed, sampler, path)
+    with _alone(path):
+        keeper = _Keeper(space, chosen, seed, sampler, path)
+        try:
+            for done in keeper.tried(trials, cache):
+                if tell is not None:
+                    tell(done)
+        except KeyboardInterrupt:
+            done = len(keeper.finished())
+            kept = (
+                f"kept in {path}; the same command goes on"
+                if path
+                else "lost: no --study was named"
+            )
+            raise KeyboardInterrupt(f"{done} of {trials} trials are {kept}.") from None
+        return Study(space, chosen, keeper.finished()[:trials])
+
+
+@contextmanager
+def _alone(path: Path | None) -> Iterator[None]:
+    """Keep other processes out of a study: what comes next follows from all that is in it.
+
+    Raises
+    ------
+    InputError
+        If one works on it, or it can't be a study.
+    """
+    if path is None:
+        yield
+        return
+    if not _is_journal(path):
+        raise InputError("is no study. Name another file with --study", where=str(path))
+    if not path.parent.is_dir():
+        raise InputError(f"the folder {path.parent} does not exist", where=str(path))
+    lock = FileLock(f"{path}{BUSY}")
     try:
-        for done in keeper.tried(trials, cache):
-            if tell is not None:
-                tell(done)
-    except KeyboardInterrupt:
-        done = len(keeper.finished())
-        kept = f"kept in {path}; the same command goes on" if path else "lost: no --study was named"
-        raise KeyboardInterrupt(f"{done} of {trials} trials are {kept}.") from None
-    return Study(space, chosen, keeper.finished()[:trials])
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise InputError("another process works on this study", where=str(path)) from None
+    except OSError as error:
+        raise InputError(f"can't be used as a study: {error.strerror}", where=str(path)) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 class _Keeper:
@@ -414,8 +485,6 @@ class _Keeper:
 
     def _opened(self, path: Path | None, identity: str) -> Any:
         optuna = self.optuna
-        if path is not None and not _is_journal(path):
-            raise InputError("is no study. Name another file with --study", where=str(path))
         directions = ["maximize" if goal.largest else "minimize" for goal in self.goals]
         try:
             storage = path and optuna.storages.JournalStorage(

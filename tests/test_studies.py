@@ -17,10 +17,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from command_line import Done, call
+from machines import network
 
 import energysim as es
 from energysim.cache import Cache
 from energysim.errors import InputError, MissingExtraError
+from energysim.network import Scale
 from energysim.pareto import hypervolume, non_dominated
 from energysim.studies import GOALS, SAMPLERS, Space, study, with_patterns
 from energysim.sweeps.axes import Axis
@@ -99,11 +101,53 @@ def test_a_design_costs_what_a_run_costs(cache: Cache) -> None:
         ((("levels.SRAM.capacity_kib", "0,2"),), (), "must be > 0"),
         ((("network", "vgg16,resnet18"),), (), "can't be varied here"),
         ((), ("dense", "PS4_P5"), "PS4_P5"),
+        ((), ("dense",), "has no layer that a pattern covers"),
+        ((("pattern", "dense,PS4_P5"),), (), "pattern: no pattern named 'PS4_P5'"),
+        ((("pattern", "dense,PS4_P4"),), ("dense", "PS4_P4"), "leave one out"),
+        ((("dataflow", "weight_stationary,wait_stationary"),), (), "Did you mean"),
+        ((("batch", "0,8"),), (), "batch: must be a whole number of at least 1, got 0"),
+        ((("residency", "maybe,on"),), (), "residency: must be on or off, got maybe"),
+        ((("objective", "energy,speed"),), (), "objective: no objective named 'speed'"),
     ],
 )
 def test_what_is_no_space(scans: Any, patterns: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         space(*scans, patterns=patterns)
+
+
+def test_the_dataflow_of_all_designs_is_checked() -> None:
+    with pytest.raises(InputError, match="no dataflow named 'all'"):
+        space(*SMALL, dataflow="all")
+
+
+def test_layers_choose_from_the_patterns_that_cover_them(cache: Cache) -> None:
+    network = es.load_network("resnet18", scale=Scale(0.25))
+    own = Space(network, es.load_hardware("edge_tpu"), (), ("dense", "2:4", "ps4_p4", "PS4_P4"))
+    point = [layer.name for layer in network.layers if layer.shape.dims[6:] == (1, 1)]
+    covered = {name for name in own.layers if name in point}
+    assert covered
+    assert len(covered) < len(own.layers)
+    for name, patterns in own.layer_patterns.items():
+        assert patterns == (("dense", "2:4") if name in covered else ("dense", "2:4", "PS4_P4"))
+    chosen = {name: values[-1] for name, values in own.choices.items()}
+    assert {layer.pattern for layer in own.run(chosen, cache).inputs[0].layers} == {
+        *("dense", "2:4", "PS4_P4")
+    }
+
+
+def test_layers_of_a_variant_choose_in_place_of_its_own(cache: Cache) -> None:
+    dense, hardware = es.load_network("digits_cnn"), es.load_hardware("edge_tpu")
+    own = Space(dense.with_pattern("PS1_P9"), hardware, (), PATTERNS)
+    assert own.choices == Space(dense, hardware, (), PATTERNS).choices
+    found = own.run(dict.fromkeys(own.choices, "PS4_P4"), cache).inputs[0]
+    assert (found.base, found.pattern) == ("digits_cnn", "PS4_P4")
+
+
+def test_a_network_without_weights_has_none_that_are_dead(cache: Cache) -> None:
+    pools = network({"name": "pool", "kind": "pool", "kernel": 2}, size=(3, 6, 6))
+    own = Space(pools, es.load_hardware("edge_tpu"), (Axis.read("batch", "1,2"),))
+    found = study(own, ("energy", "live_weights"), trials=2, cache=cache)
+    assert [each.values and each.values[1] for each in found.trials] == [1.0, 1.0]
 
 
 # -- studies ---------------------------------------------------------------------------------------
@@ -197,6 +241,23 @@ def test_a_file_that_is_no_study(tmp_path: Path) -> None:
     assert path.read_text() == "my notes\n"
 
 
+def test_one_process_at_a_time_works_on_a_study(cache: Cache, tmp_path: Path) -> None:
+    path = tmp_path / "study"
+    own = space(*SMALL)
+
+    def other(done: int) -> None:
+        if done == 2:
+            with pytest.raises(InputError, match="another process works on this study"):
+                study(own, trials=9, path=path, cache=cache)
+
+    found = study(own, trials=3, path=path, cache=cache, tell=other)
+    assert len(found.trials) == 3
+    assert len(study(own, trials=4, path=path, cache=cache).trials) == 4
+    with pytest.raises(InputError, match="does not exist"):
+        study(own, trials=1, path=tmp_path / "no" / "study")
+    assert not (tmp_path / "no").exists()
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -272,6 +333,7 @@ def test_killed_it_goes_on_to_the_same_end(tmp_path: Path) -> None:
         (("--trials", "0"), "--trials"),
         (("-o", "t.parquet"), "search gives no parquet"),
         (("--objective", "energy,latency"), "--goals takes several"),
+        (("--dataflow", "all"), "--vary dataflow=... takes several"),
     ],
 )
 def test_refused(
@@ -288,3 +350,12 @@ def test_nothing_to_vary() -> None:
     done = call("search", "--net", "digits_cnn", "--hw", "edge_tpu")
     assert done.status == 2
     assert "nothing is varied" in done.err
+
+
+def test_why_nothing_can_be_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ("search", "--net", "digits_cnn", "--hw", "edge_tpu", "--trials", "2")
+    done = call(*words, "--vary", "levels.SRAM.capacity_kib=0.01", "-o", "t.csv")
+    assert done.status == 3
+    assert "none of 2 designs can be; the first: layer conv1: level SRAM is too small" in done.err
+    assert pd.read_csv("t.csv")["on_front"].sum() == 0

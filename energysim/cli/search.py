@@ -120,6 +120,7 @@ def command(
     from energysim.cache import Cache, folder
     from energysim.catalog import load_hardware, load_network
     from energysim.cli import render
+    from energysim.errors import DoesNotFitError
     from energysim.network import Scale
     from energysim.studies import Space, study
     from energysim.sweeps.axes import Axis
@@ -132,6 +133,8 @@ def command(
     objectives = settings.pop("objectives")
     if len(objectives) > 1:
         raise click.UsageError("mappings take one objective; --goals takes several")
+    if settings["dataflow"] == "all":
+        raise click.UsageError("mappings have one dataflow; --vary dataflow=... takes several")
     if not vary and not layer_patterns:
         raise click.UsageError(f"nothing is varied: give --vary {SCAN}, or --layer-patterns")
     space = Space(
@@ -153,12 +156,19 @@ def command(
             tell=tell,
         )
     render.print_text(_text(found, target), target)
+    notes = [each.note or "it was interrupted" for each in found.trials if each.values is None]
+    if not found.front:
+        raise DoesNotFitError(f"none of {len(notes)} designs can be; the first: {notes[0]}")
     if not quiet:
-        failed = sum(each.values is None for each in found.trials)
         render.say(
-            f"{len(found.front)} designs on the front, of {len(found.trials)} tried among"
-            f" {space.size:,}" + (f"; {failed} can't be" if failed else "")
+            f"{_designs(found.front)} on the front, of {len(found.trials)} tried among"
+            f" {space.size:,}"
+            + (f"; {len(notes)} can't be, the first: {notes[0]}" if notes else "")
         )
+
+
+def _designs(front: Sequence[Any]) -> str:
+    return f"{len(front)} design{'s' * (len(front) != 1)}"
 
 
 @contextmanager
@@ -214,7 +224,7 @@ def _grid(found: Study) -> Grid:
         columns.append(Column(heading, cells, right=right, narrow="wrap"))
     columns += _goal_columns(found, front)
     return Grid(
-        tuple(columns), f"{' on '.join(words)} · {goals} · front{more} {len(found.front)} designs"
+        tuple(columns), f"{' on '.join(words)} · {goals} · front{more} {_designs(found.front)}"
     )
 
 

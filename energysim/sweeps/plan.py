@@ -406,7 +406,7 @@ def _wrong_run_values(axis: Axis) -> Iterator[str]:
             continue
         for value in axis.values:
             try:
-                _check_run_value(name, value)
+                check_run_value(name, value)
             except InputError as error:
                 yield f"{name}: {error}"
 
@@ -417,12 +417,18 @@ def _wrong_settings(spec: SweepSpec) -> Iterator[str]:
         given = getattr(spec, name)
         if given is not None:
             try:
-                _check_run_value(name, given)
+                check_run_value(name, given)
             except InputError as error:
                 yield f"{name}: {error}"
 
 
-def _check_run_value(name: str, value: Value) -> None:
+def check_run_value(name: str, value: Value) -> None:
+    """Refuse what a field of the run can't be.
+
+    Raises
+    ------
+    InputError
+    """
     whole = isinstance(value, int) and not isinstance(value, bool)
     if name in ("batch", "input", "classes") and not (whole and value >= 1):  # type: ignore[operator]
         raise InputError(f"must be a whole number of at least 1, got {value}")
