@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import json
 import logging
 import re
 import textwrap
@@ -88,7 +89,8 @@ def _paragraph(text: str) -> str:
 
 def _plain(text: str) -> str:
     """Keep Markdown from seeing marks in plain words."""
-    return re.sub(r"([\\`*_<>\[\]|{}])", r"\\\1", " ".join(text.split()))
+    words = re.sub(r"([\\`*_\[\]|{}])", r"\\\1", " ".join(text.split()))
+    return words.replace("<", "&lt;")
 
 
 def statuses() -> Iterator[str]:
@@ -126,7 +128,8 @@ def fields() -> Iterator[str]:
         for name, block in blocks.items():
             if "properties" in block:
                 if name != model.__name__:
-                    yield f"### {title}: {name} {{ #{_anchor(title, name)} }}\n"
+                    words = name.removesuffix("Spec")
+                    yield f"### {title}: {words} {{ #{_anchor(title, name)} }}\n"
                 yield from _block(title, block, meanings[name], blocks)
 
 
@@ -165,7 +168,7 @@ def _default(schema: Mapping[str, Any]) -> str:
     value = schema["default"]
     if value is None or value in ([], {}, ""):
         return "may be left out"
-    return f"default `{str(value).lower() if isinstance(value, bool) else value}`"
+    return f"default `{json.dumps(value).replace(chr(34), '')}`"
 
 
 def _kind(title: str, schema: Mapping[str, Any], blocks: Mapping[str, Any]) -> str:  # noqa: PLR0911
@@ -177,7 +180,11 @@ def _kind(title: str, schema: Mapping[str, Any], blocks: Mapping[str, Any]) -> s
     if "$ref" in schema:
         name = schema["$ref"].rpartition("/")[2]
         known = "properties" in blocks[name]
-        return f"[{name}](#{_anchor(title, name)})" if known else inner(blocks[name])
+        return (
+            f"[{name.removesuffix('Spec')}](#{_anchor(title, name)})"
+            if known
+            else inner(blocks[name])
+        )
     for several in ("anyOf", "oneOf"):
         if several in schema:
             each = [inner(one) for one in schema[several] if one.get("type") != "null"]
@@ -190,16 +197,22 @@ def _kind(title: str, schema: Mapping[str, Any], blocks: Mapping[str, Any]) -> s
     if kind == "array":
         return f"list of {inner(schema['items'])}"
     if kind == "object":
-        return f"name: {inner(schema.get('additionalProperties', {}))}"
+        names = inner(schema["propertyNames"]) if "propertyNames" in schema else "name"
+        return f"{names}: {inner(schema.get('additionalProperties', {}))}"
     return f"{_TYPES.get(kind, kind)}{_limits(schema)}"
 
 
 _TYPES = {"string": "text", "boolean": "true or false"}
 
 
+FAR = 2**20
+"""Limits from here on only keep products in 64 bits."""
+
+
 def _limits(schema: Mapping[str, Any]) -> str:
     words = (("minimum", "≥"), ("exclusiveMinimum", ">"), ("maximum", "≤"),
              ("exclusiveMaximum", "<"))  # fmt: skip
+    words = [(word, sign) for word, sign in words if schema.get(word, 0) < FAR]
     told = [f"{sign} {schema[word]:,}".removesuffix(".0") for word, sign in words if word in schema]
     return f" {', '.join(told)}" if told else ""
 

@@ -11,6 +11,7 @@ import re
 import shlex
 import sys
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import click
@@ -86,16 +87,30 @@ def test_python_runs(page: str, capsys: pytest.CaptureFixture[str]) -> None:
         assert line in lines
 
 
-def test_public_modules_are_in_the_reference() -> None:
-    """Packages that say what they offer; ``__all__`` is what the reference then shows."""
+PUBLIC = (
+    "energysim",
+    "energysim.accuracy",
+    "energysim.errors",
+    "energysim.hardware",
+    "energysim.mapping",
+    "energysim.network",
+    "energysim.pareto",
+    "energysim.plot",
+    "energysim.sparsity",
+    "energysim.sweeps",
+    "energysim.technology",
+    "energysim.train",
+)
+
+
+@pytest.mark.parametrize("module", PUBLIC)
+def test_public_modules_are_in_the_reference(module: str) -> None:
+    """With what the reference can't find: functions of the same name as the file they stand in."""
     told = set(re.findall(r"^::: (\S+)$", "\n".join(PAGES.values()), re.MULTILINE))
-    modules = (
-        "hardware mapping errors accuracy network pareto plot sparsity sweeps technology train"
-    )
-    public = {"energysim", *(f"energysim.{name}" for name in modules.split())}
-    assert told == public
-    for name in told:
-        import_module(name)
+    assert module in told
+    for name in getattr(import_module(module), "__all__", ()):
+        if find_spec(f"{module}.{name}"):
+            assert f"{module}.{name}.{name}" in told, name
 
 
 def test_ratios_to_other_tools_are_the_recorded_ones() -> None:
