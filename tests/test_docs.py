@@ -132,12 +132,22 @@ def test_ratios_to_other_tools_are_the_recorded_ones() -> None:
         assert found[1] in (None, str(len(rows)))
 
 
-def test_pages_name_nothing_outside() -> None:
-    """Links into the repository stand as ``repo:PATH``, which the build checks."""
-    for page, text in PAGES.items():
-        assert "](../../" not in text, page
-        for path in re.findall(r"\]\(repo:([^)#\s]+)", text):
-            assert (DOCS.parent / path).exists(), (page, path)
+def test_links_into_the_repository_lead_somewhere() -> None:
+    """They stand as ``repo:PATH#heading``; files are checked by the build too, headings here."""
+    links = [
+        (page, *link)
+        for page, text in PAGES.items()
+        for link in re.findall(r"\]\(repo:([^)#\s]+)#?([^)\s]*)\)", text)
+    ]
+    assert links
+    for page, path, heading in links:
+        found = DOCS.parent / path
+        assert found.exists(), (page, path)
+        if heading:
+            text = found.read_text(encoding="utf-8")
+            heads = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+            slugs = [re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads]
+            assert heading in slugs, (page, path, heading)
 
 
 if __name__ == "__main__":
