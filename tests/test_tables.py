@@ -17,6 +17,7 @@ from strategies import Case, cases, random_case, random_trips
 
 from energysim.axes import RELEVANT, Dim, Shape, Tensor
 from energysim.mapping import Loop, Nest
+from energysim.model import tables
 from energysim.model.counts import GROUPS, Expansion, Terms, count, expand, own_loops
 from energysim.model.tables import Axis, AxisTable, Role, axis_table
 
@@ -220,6 +221,24 @@ def test_a_batch_of_trips_is_its_rows_one_by_one(case: AxisCase) -> None:
             np.testing.assert_array_equal(
                 getattr(table, name)[..., row], getattr(alone, name)[..., 0], err_msg=name
             )
+
+
+@pytest.mark.parametrize("kept", [3, tables.KNOWN])
+def test_what_was_asked_before_changes_no_table(kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Choices are kept for batches to come; where they grow too many, they are forgotten."""
+    monkeypatch.setattr(tables, "KNOWN", kept)
+    rng = random.Random(kept)
+    roles = (Role.TEMPORAL, Role.FANOUT, Role.TEMPORAL)
+    axis = Axis((17, 3), size=19 + kept)  # of no other test
+    every = [(a, b, c) for a in (1, 2, 5) for b in (1, 3) for c in (1, 3)]
+    alone = {row: AxisCase(axis, (0, 0, 1), roles, (row,), True, False).table() for row in every}
+    for _ in range(20):
+        rows = tuple(rng.choices(every, k=rng.randint(2, 5)))
+        table = AxisCase(axis, (0, 0, 1), roles, rows, True, False).table()
+        for column, row in enumerate(rows):
+            for name in AxisTable.__slots__:
+                found = getattr(table, name)[..., column]
+                np.testing.assert_array_equal(found, getattr(alone[row], name)[..., 0])
 
 
 def test_wide_and_narrow_fan_outs_share_a_batch() -> None:

@@ -13,7 +13,7 @@ A batch of mappings gathers the factors; a grid of tile choices multiplies them 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -330,7 +330,7 @@ def expand(
     -------
     Expansion
     """
-    return expand_orders(shape, nest, choices, rules, ranks=[range(len(nest.loops))])[0]
+    return next(expand_orders(shape, nest, choices, rules, ranks=[range(len(nest.loops))]))
 
 
 def expand_orders(
@@ -341,7 +341,7 @@ def expand_orders(
     *,
     ranks: Sequence[Sequence[int]],
     ordered: frozenset[Tensor] = frozenset(Tensor),
-) -> list[Expansion]:
+) -> Iterator[Expansion]:
     """Tabulate a nest and reorderings of its loops between the same cuts, which share all tables.
 
     Parameters
@@ -354,9 +354,10 @@ def expand_orders(
     ordered : frozenset of Tensor
         Tensors whose counts the orders make a difference to; the others are counted once.
 
-    Returns
-    -------
-    list of Expansion
+    Yields
+    ------
+    Expansion
+        Of each order, made when it is asked for.
     """
     rules = rules or Rules()
     boundaries = []
@@ -371,14 +372,12 @@ def expand_orders(
     for boundary in boundaries:
         if boundary.tensor not in ordered:
             shared.update(boundary.counts(ranks[0]))
-    expansions = []
     for rank in ranks:
         values = dict(shared)
         for boundary in boundaries:
             if boundary.tensor in ordered:
                 values.update(boundary.counts(rank))
-        expansions.append(Expansion(steps, values, used))
-    return expansions
+        yield Expansion(steps, values, used)
 
 
 def _used(shape: Shape, nest: Nest, choices: Sequence[Ints]) -> tuple[Terms, ...]:
@@ -426,6 +425,8 @@ class _AxisInNest:
 
     def code(self, position: int, rank: Sequence[int]) -> int:
         """Code of the transitions of the temporal loop at ``position`` (see :mod:`.tables`)."""
+        if not self.temporal:
+            return 0
         before = sum(rank[own] < rank[position] for own in self.temporal)
         return 2 * before + (position in self.temporal)
 

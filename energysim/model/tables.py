@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
 from math import gcd
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +34,9 @@ Bools = npt.NDArray[np.bool_]
 
 LIMIT = 2**19
 """Tiles walked at once where a table must be walked; bounds memory to some tens of MB."""
+
+KNOWN = 1024
+"""Choices of an axis that are kept; larger batches share too little with others."""
 
 
 class Role(Enum):
@@ -162,19 +166,73 @@ def _memo(
     keeps: bool,
     whole: bool,
 ) -> AxisTable:
-    trips = np.frombuffer(raw, dtype=np.int64).reshape(rows, len(dims))
-    unique, inverse = trips, None
     if not dims:
-        unique, inverse = trips[:1], np.zeros(rows, dtype=np.int64)
-    elif rows > 1:
-        unique, inverse = np.unique(trips, axis=0, return_inverse=True)
-    loops = _Loops(dims, roles, unique, _nominal_sizes(axis.extents, dims, unique))
+        table = _build(axis, dims, roles, np.empty((1, 0), dtype=np.int64), keeps, whole)
+        return _picked(table, np.zeros(rows, dtype=np.int64))
+    if rows == 1:
+        return _build(axis, dims, roles, _read(raw, dims), keeps, whole)
+    if rows <= KNOWN:
+        return _known(axis, dims, roles, keeps, whole).table(raw)
+    unique, inverse = np.unique(_read(raw, dims), axis=0, return_inverse=True)
+    return _picked(_build(axis, dims, roles, unique, keeps, whole), inverse.reshape(-1))
+
+
+def _read(raw: bytes, dims: tuple[int, ...]) -> Ints:
+    return np.frombuffer(raw, dtype=np.int64).reshape(-1, len(dims))
+
+
+def _build(
+    axis: Axis,
+    dims: tuple[int, ...],
+    roles: tuple[Role, ...],
+    trips: Ints,
+    keeps: bool,
+    whole: bool,
+) -> AxisTable:
+    loops = _Loops(dims, roles, trips, _nominal_sizes(axis.extents, dims, trips))
     build = _window_table if len(axis.extents) > 1 else _piece_table
-    table = build(axis, loops, keeps=keeps, whole=whole)
-    if inverse is None:
-        return table
-    inverse = inverse.reshape(-1)
-    return AxisTable(*(getattr(table, name)[..., inverse] for name in AxisTable.__slots__))
+    return build(axis, loops, keeps=keeps, whole=whole)
+
+
+def _picked(table: AxisTable, choices: Ints) -> AxisTable:
+    return AxisTable(*(getattr(table, name)[..., choices] for name in AxisTable.__slots__))
+
+
+class _Known:
+    """Choices of one axis that were tabulated before: batches of a search ask for the same anew.
+
+    What is known is replaced as a whole, never changed, so that threads may share it.
+    """
+
+    def __init__(self, *of: Any) -> None:
+        self.axis, self.dims, self.roles, self.keeps, self.whole = of
+        self.state: tuple[dict[bytes, int], AxisTable | None] = ({}, None)
+
+    def table(self, raw: bytes) -> AxisTable:
+        """Table of choices, given as the bytes of their trip counts."""
+        width = 8 * len(self.dims)
+        asked = [raw[i : i + width] for i in range(0, len(raw), width)]
+        at, table = self.state
+        new = [choice for choice in dict.fromkeys(asked) if choice not in at]
+        if new and len(at) + len(new) > KNOWN:
+            at, table, new = {}, None, list(dict.fromkeys(asked))
+        if new:
+            trips = _read(b"".join(new), self.dims)
+            more = _build(self.axis, self.dims, self.roles, trips, self.keeps, self.whole)
+            table = more if table is None else _joined(table, more)
+            at = at | {choice: len(at) + i for i, choice in enumerate(new)}
+            self.state = (at, table)
+        assert table is not None  # a batch has mappings
+        return _picked(table, np.array([at[choice] for choice in asked]))
+
+
+_known = lru_cache(maxsize=256)(_Known)
+
+
+def _joined(table: AxisTable, more: AxisTable) -> AxisTable:
+    names = AxisTable.__slots__
+    pairs = [(getattr(table, name), getattr(more, name)) for name in names]
+    return AxisTable(*(np.concatenate(pair, axis=-1) for pair in pairs))
 
 
 # -- axes of a single dim: pieces never overlap, so most sums are known without walking -----------
