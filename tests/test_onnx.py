@@ -636,7 +636,7 @@ def test_shipped_models(name: str) -> None:
 def test_shipped_models_run(name: str) -> None:
     network = load_network(str(LIGHT / f"light_{name}.onnx"))
     # Which mapping is found is not the question: trip counts that divide are sought faster.
-    result = simulate(network, load_hardware("edge_tpu"), perfect=True)
+    result = simulate(network, load_hardware("edge_tpu"), perfect=True, uneven=False)
     assert result.total_macs == network.macs
     assert len(result.layer_rows) == len(network.layers)
 

@@ -248,7 +248,7 @@ def bare_edge(**sparsity: Any) -> Hardware:
 @pytest.mark.parametrize("what", ["weights", "activations"])
 def test_gating_never_shortens_a_run_that_waits_for_memory(what: str) -> None:
     """The scratch pad of each element is the limit: it waits for it, whatever is gated."""
-    net = network(conv("first", 4), conv("a", 4), size=(4, 5, 5)).with_pattern("PS1_P9")
+    net = network(conv("first", 3), conv("a", 3), size=(3, 4, 4)).with_pattern("PS1_P9")
     slow = {"per": ["rows", "cols"], "bandwidth_bits_per_cycle": 1.0, "capacity_bytes": 200}
     given = Activations({"a": Density(0.25, None)}) if what == "activations" else None
     rows = []
@@ -258,7 +258,7 @@ def test_gating_never_shortens_a_run_that_waits_for_memory(what: str) -> None:
             memory("PAD", "regfile", **slow),
             sparsity={what: word},
         )
-        rows.append(simulate(net, chip, activations=given).layer_rows[1])
+        rows.append(simulate(net, chip, activations=given, uneven=False).layer_rows[1])
     plain, gated = rows
     assert plain.cycles == gated.cycles > plain.macs / 6
     assert gated.energy_pj < plain.energy_pj

@@ -85,7 +85,7 @@ def command(
     \b
     Example:
       energysim compare --net vgg16 --patterns all --hw edge_tpu
-      energysim compare --net vgg16 --patterns PS4_P4 --hw edge_tpu --hw eyeriss
+      energysim compare --net digits_cnn --patterns PS4_P4 --hw edge_tpu --hw eyeriss
       energysim compare --nets vgg16_ps,mobilenet_v2,shufflenet_v2 --hw edge_tpu
       energysim compare --net resnet18_ps --patterns 2:4 --hw edge_tpu -o resnet18.csv
     """  # noqa: D301 - click's mark is a backspace

@@ -177,7 +177,7 @@ def command(
 
     \b
     Example:
-      energysim pareto --nets vgg16,resnet18,mobilenet_v2,shufflenet_v2 --patterns all --hw edge_tpu
+      energysim pareto --nets vgg16,resnet18 --patterns all --hw edge_tpu
       energysim pareto --nets vgg16,mobilenet_v2 --hw edge_tpu --x latency -o pareto.png
       energysim pareto --net resnet18 --hw edge_tpu --patterns dense,PS4_P4 --hypervolume 2,85
     """  # noqa: D301 - click's mark is a backspace

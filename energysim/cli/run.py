@@ -47,11 +47,11 @@ def command(
     \b
     Example:
       energysim run --net vgg16_ps --hw edge_tpu
-      energysim run --net vgg16 --pattern PS4_P4 --hw eyeriss --levels
+      energysim run --net digits_cnn --pattern PS4_P4 --hw eyeriss --levels
       energysim run --net resnet18 --hw edge_tpu --batch 8 -o resnet18.csv
       energysim run --net vgg16_ps --hw edge_tpu --explain conv3_2
       energysim run --net vgg16_ps --hw edge_tpu --objective energy,latency
-      energysim run --net alexnet --hw eyeriss --activations densities.csv
+      energysim run --net digits_cnn --hw eyeriss --activations densities.csv
       energysim run --net vgg16_ps --hw edge_tpu --phase training --batch 8
       energysim run --net vgg16_ps --hw edge_tpu --uncertainty
       energysim run --net vgg16_ps --model yang2019

@@ -165,7 +165,7 @@ def command(
     \b
     Example:
       energysim sweep --net digits_cnn --hw edge_tpu --scan pattern=dense,PS4_P4 --scan batch=1,8
-      energysim sweep --net digits_cnn --hw eyeriss --scan levels.GLB.capacity_kib=32:128:x2
+      energysim sweep --net digits_cnn --hw edge_tpu --scan levels.SRAM.capacity_kib=4:64:x2
       energysim sweep --net vgg16 --hw edge_tpu --scan levels.DRAM.read_pj_per_bit=4:40:#10
       energysim sweep sweep.yaml --workers 2 -o table.csv
     """  # noqa: D301 - click's mark is a backspace
