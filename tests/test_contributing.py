@@ -4,12 +4,13 @@ import re
 from pathlib import Path
 
 import pytest
+import shown
 from click.testing import CliRunner
 
 from energysim.cli import main
 
 TEXT = (Path(__file__).parent.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
-FILES = dict(re.findall(r"<!-- file: (\S+) -->\n```yaml\n(.*?)```", TEXT, re.DOTALL))
+FILES = shown.files(TEXT)
 COMMANDS = re.findall(r"`energysim ([^`]+)`", TEXT)
 
 

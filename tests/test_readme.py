@@ -9,6 +9,7 @@ import pytest
 import yaml
 from command_line import call
 from machines import looked_up
+from shown import outputs
 
 import energysim as es
 from energysim.axes import Dim, Shape
@@ -19,13 +20,10 @@ README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8"
 
 
 def test_shown_output_is_the_output(tmp_path: Path) -> None:
-    shown = re.search(r"<!-- output of: energysim (.*?) -->\n```text\n(.*?)```", README, re.DOTALL)
-    assert shown
-    command = [sys.executable, "-m", "energysim", *shown[1].split()]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
-    lines = [line.rstrip() for line in done.stdout.splitlines()]
-    assert shown[2].splitlines()[0] == "$ energysim " + shown[1]
-    assert shown[2].splitlines()[1:] == lines
+    ((command, text),) = outputs(README)
+    words = [sys.executable, "-m", "energysim", *command.split()]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert text.splitlines() == [line.rstrip() for line in done.stdout.splitlines()]
 
 
 def test_shown_validation_is_what_comes_out() -> None:
