@@ -132,7 +132,7 @@ class LeftOut:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Comparison:
     """Networks side by side: by network, then machine, the dense one first."""
 
@@ -145,6 +145,10 @@ class Comparison:
         import pandas as pd
 
         return pd.DataFrame([row.record() for row in self.rows])
+
+    def __repr__(self) -> str:
+        names = dict.fromkeys(f"{row.network} on {row.hardware}" for row in self.rows)
+        return f"<{', '.join(names)}>"
 
     def _repr_html_(self) -> str:
         """Return the rows for notebooks, each figure with its ratio to the dense network."""
