@@ -14,11 +14,11 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from energysim.axes import Dim
 from energysim.errors import InputError
 from energysim.network import Activation, Layer, LayerKind, Network
 from energysim.train import ops
 from energysim.train.data import Batch
+from energysim.train.fold import by_filter
 from energysim.train.model import Model
 from energysim.train.parameters import GAMMA, WEIGHT, Layout
 from energysim.train.scratch import Floats
@@ -60,7 +60,7 @@ class Start:
                 name, gamma = f"{layer.name}.{WEIGHT}", given.get(f"{layer.name}.{GAMMA}")
                 masks[name][...] = layer.mask.array()
                 if gamma is not None:
-                    scales[name][...] = _by_filter(layer, gamma)
+                    scales[name][...] = by_filter(layer, np.abs(gamma))
         many = layout.weights
         own = None if (scale[:many] == 1).all() else scale[:many]
         return cls(network, vector[:many].astype(np.float64), live[:many], own)
@@ -212,14 +212,6 @@ def _ones(scores: Floats) -> Floats:
 
 def _pixels(batch: Batch) -> Floats:
     return batch.x.astype(np.float64)
-
-
-def _by_filter(layer: Layer, gamma: Floats) -> Floats:
-    """Scales of the output channels, for weights ``[G, K, C, R, S]``; positive."""
-    groups, filters = layer.shape[Dim.G], layer.shape[Dim.K]
-    # a transposed convolution has a filter for each pixel of a channel's patch
-    each = np.repeat(np.abs(gamma), groups * filters // len(gamma))
-    return each.reshape(groups, filters, 1, 1, 1)
 
 
 def _bare(layer: Layer, *, linear: bool) -> Layer:

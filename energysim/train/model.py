@@ -241,8 +241,16 @@ class Model:
 
     # -- backward ----------------------------------------------------------------------------------
 
-    def backward(self, weights: Arrays, trace: Trace, dscores: Floats, gradient: Floats) -> None:
-        """Gradients of all that is learnt.
+    def backward(
+        self,
+        weights: Arrays,
+        trace: Trace,
+        dscores: Floats,
+        gradient: Floats,
+        *,
+        of_images: bool = False,
+    ) -> Floats | None:
+        """Gradients of all that is learnt, and if asked for of the images.
 
         Parameters
         ----------
@@ -254,19 +262,30 @@ class Model:
             Gradient of the scores.
         gradient : ndarray, shape (layout.total,)
             Overwritten.
+        of_images : bool
+            Else none is computed.
+
+        Returns
+        -------
+        ndarray, shape (C, H, W, N), or None
+            Gradient of the images.
         """
         gradient[:] = 0
         into = self.layout.views(gradient)
         last = self.network.layers[-1]
         flows = {last.name: dscores.reshape(trace.outputs[last.name].shape)}
+        if of_images:
+            flows[NETWORK_INPUT] = np.zeros_like(trace.outputs[NETWORK_INPUT])
         for layer in reversed(self.network.layers):
             dy = flows.pop(layer.name, None)
             if dy is None:  # nobody reads it on the way to the scores
                 continue
             dy = self._before(layer, weights, trace, dy, into)
-            given = self._operand_gradients(layer, weights, trace, dy, into)
+            wanted = of_images or set(layer.inputs) != {NETWORK_INPUT}
+            given = self._operand_gradients(layer, weights, trace, dy, into, wanted=wanted)
             _send(layer, given, trace.outputs, flows)
             del trace.outputs[layer.name]
+        return flows.get(NETWORK_INPUT)
 
     def _before(
         self, layer: Layer, weights: Arrays, trace: Trace, dy: Floats, into: Arrays
@@ -291,10 +310,16 @@ class Model:
         return dy
 
     def _operand_gradients(  # noqa: PLR0911 - a line a kind
-        self, layer: Layer, weights: Arrays, trace: Trace, dy: Floats, into: Arrays
+        self,
+        layer: Layer,
+        weights: Arrays,
+        trace: Trace,
+        dy: Floats,
+        into: Arrays,
+        *,
+        wanted: bool,
     ) -> list[Floats]:
-        """Gradients of what a layer computes with; empty where only the images would have one."""
-        wanted = set(layer.inputs) != {NETWORK_INPUT}
+        """Gradients of what a layer computes with; empty where costly and not wanted."""
         match layer.kind:
             case LayerKind.ADD:
                 return [dy] * len(layer.inputs)
@@ -483,8 +508,10 @@ def _send(
     if layer.kind not in (LayerKind.ADD, LayerKind.MULTIPLY, LayerKind.MATMUL):
         given = _of_inputs(layer, given[0], [len(outputs[name]) for name in layer.inputs])
     for name, dx in zip(layer.inputs, given, strict=True):
-        if name != NETWORK_INPUT:
-            flows[name] = flows[name] + dx if name in flows else dx
+        if name in flows:
+            flows[name] = flows[name] + dx
+        elif name != NETWORK_INPUT:  # those of the images only where they are asked for
+            flows[name] = dx
 
 
 def _of_inputs(layer: Layer, dx: Floats, channels: list[int]) -> list[Floats]:

@@ -17,10 +17,8 @@ import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
 from energysim.errors import InputError
-from energysim.train.data.dataset import Dataset, Images, Labels, Split
+from energysim.train.data.dataset import PIXEL_MAX, Dataset, Images, Labels, Split
 from energysim.train.data.fit import fit
-
-_PIXEL_MAX = 255
 
 Size = tuple[int, int]
 """Channels, and height and width, that a network reads."""
@@ -219,7 +217,7 @@ def normalised(pixels: npt.NDArray[np.uint8], data: Dataset) -> npt.NDArray[np.f
     data : Dataset
         Whose mean and deviation; a channel that never changes is only shifted.
     """
-    scale = [1 / (_PIXEL_MAX * (std or 1.0)) for std in data.std]
+    scale = [1 / (PIXEL_MAX * (std or 1.0)) for std in data.std]
     shift = [-mean / (std or 1.0) for mean, std in zip(data.mean, data.std, strict=True)]
     x = np.multiply(pixels, _per_channel(scale), dtype=np.float32)
     x += _per_channel(shift)

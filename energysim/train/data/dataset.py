@@ -22,7 +22,8 @@ _BLOCK_BYTES = 1 << 22
 """Images are gone through in blocks, so that those on disk needn't fit into memory [byte]."""
 _LEVELS = 256
 """Values of a pixel."""
-_PIXEL_MAX = 255
+PIXEL_MAX = 255
+"""Of white, as pictures hold it."""
 _AXES = 4
 
 
@@ -205,8 +206,8 @@ def _moments(images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
         pixels = sum(count)
         total = sum(value * many for value, many in enumerate(count))
         squares = sum(value * value * many for value, many in enumerate(count))
-        mean.append(total / pixels / _PIXEL_MAX)
-        std.append((pixels * squares - total * total) ** 0.5 / pixels / _PIXEL_MAX)
+        mean.append(total / pixels / PIXEL_MAX)
+        std.append((pixels * squares - total * total) ** 0.5 / pixels / PIXEL_MAX)
     return tuple(mean), tuple(std)
 
 
