@@ -70,7 +70,9 @@ def test_every_network_and_every_machine_is_run() -> None:
 @pytest.mark.parametrize(("name", "hw"), RUNS)
 def test_networks_run_on_machines(name: str, hw: str) -> None:
     net = es.load_network(name)
-    result = bundled(name, hw)
+    # of its 120 different layers the trip counts that divide will do
+    sought = {"perfect": True, "uneven": False} if name == "densenet121" else {}
+    result = bundled(name, hw, **sought)
     assert [row.layer for row in result.layer_rows] == [layer.name for layer in net.layers]
     assert result.total_macs == net.macs
     assert result.total_effective_macs == net.effective_macs
