@@ -382,7 +382,7 @@ def filled(markdown: str) -> str:
     return re.sub(r"<!-- made: (\w+) -->", lambda found: "\n".join(MADE[found[1]]()), markdown)
 
 
-def on_page_content(html: str, **_: Any) -> str:
+def on_page_content(html: str, *, page: Any, **_: Any) -> str:
     """Draw formulas, and show roles of Sphinx as code."""
     from latex2mathml.converter import convert
 
@@ -390,6 +390,8 @@ def on_page_content(html: str, **_: Any) -> str:
         display = "block" if found[1] == "div" else "inline"
         latex = unescape(found[2]).strip()[2:-2]
         drawn = convert(latex, display=display)
+        if re.search(r">\\[A-Za-z]", drawn):  # a command that it does not know stands as it was
+            LOG.warning("%s: this is no formula: %s", page.file.src_path, latex)
         return f'<{found[1]} class="formula">{drawn}</{found[1]}>'
 
     html = re.sub(r'<(div|span) class="arithmatex">(.*?)</\1>', formula, html, flags=re.DOTALL)

@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import csv
 import re
+import runpy
 import shlex
 import sys
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
 import shown
 
+from energysim.catalog import names
 from energysim.cli import main
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -34,6 +38,12 @@ SHELL = [
     if line.startswith("energysim ")
 ]
 PYTHON = [page for page, text in PAGES.items() if "```python\n" in text]
+
+
+@cache
+def hooks() -> dict[str, Any]:
+    """What the build runs; it needs mkdocs only where it is called by it."""
+    return runpy.run_path(str(DOCS / "hooks.py"))
 
 
 @pytest.fixture(autouse=True)
@@ -111,6 +121,41 @@ def test_public_modules_are_in_the_reference(module: str) -> None:
     for name in getattr(import_module(module), "__all__", ()):
         if find_spec(f"{module}.{name}"):
             assert f"{module}.{name}.{name}" in told, name
+
+
+def test_reference_has_every_command_with_options_and_examples() -> None:
+    page = hooks()["filled"](PAGES["reference/cli.md"])
+
+    def check(command: click.Command, context: click.Context) -> None:
+        assert f" {context.command_path}\n" in page
+        for option in command.get_params(context):
+            record = option.get_help_record(context)
+            if record and record[1] and "--help" not in option.opts:
+                assert f"`{record[0]}`\n:   " in page
+        for line in (command.help or "").splitlines():
+            assert not line.startswith("  energysim ") or f"\n{line.strip()}\n" in page
+        if isinstance(command, click.Group):
+            for name in command.list_commands(context):
+                inner = command.get_command(context, name)
+                assert inner is not None
+                check(inner, click.Context(inner, context, info_name=name))
+
+    check(main, click.Context(main, info_name="energysim"))
+
+
+def test_reference_has_every_field_with_its_meaning() -> None:
+    page = hooks()["filled"](PAGES["reference/files.md"])
+    for _, _, model in hooks()["FILES"]:
+        for name in model.model_fields:
+            assert re.search(rf"^`{name}` <small>", page, re.MULTILINE), name
+    assert "\n:   -\n" not in page, "a field without a docstring"
+
+
+def test_reference_lists_what_comes_along() -> None:
+    page = hooks()["filled"](PAGES["reference/bundled.md"])
+    for kind in ("nets", "hw"):
+        for name in names(kind):
+            assert f"| {name.replace('_', chr(92) + '_')} |" in page
 
 
 def test_ratios_to_other_tools_are_the_recorded_ones() -> None:
