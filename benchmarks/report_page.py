@@ -233,6 +233,9 @@ def check_links(browser: Any, path: Path) -> Iterator[str]:
     link.click()
     if not page.locator(f"{target}[open]").count():
         yield f"{target} is not opened by its link"
+    page.close()
+    page = browser.new_page()  # where nothing is open yet
+    page.goto(path.as_uri())
     page.locator("[data-folds] .tools button").first.click()
     folds = page.locator("[data-folds]").first
     if folds.locator("details[open]").count() != folds.locator("details").count():

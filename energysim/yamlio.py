@@ -780,6 +780,26 @@ UNFINISHED = ".energysim-*.tmp"
 """Names of files that are being written; one stays behind where a process was killed."""
 
 
+def check_writable(path: Path) -> None:
+    """Refuse, before any work, a file that can't be written.
+
+    Raises
+    ------
+    InputError
+        If the name is that of a folder, its folder is missing, or writing is not permitted.
+    """
+    where = str(path)
+    if path.is_dir():
+        raise InputError("is a folder, not a file to write", where=where)
+    if not path.parent.is_dir():
+        raise InputError(f"the folder {path.parent} does not exist", where=where)
+    touched = [path] if path.exists() else []
+    if not path.exists() or path.is_file():  # files are replaced, which changes the folder
+        touched.append(path.parent)
+    if not all(os.access(each, os.W_OK) for each in touched):
+        raise InputError("no permission to write it", where=where)
+
+
 def write_atomically(path: Path, data: str | bytes) -> None:
     """Write a whole file or nothing: to a neighbour first, which then takes the name.
 

@@ -91,6 +91,8 @@ def test_a_table_of_ones_own(tmp_path: Path) -> None:
         ("network,pattern,accuracy_percent\n", ": has no row"),
         ("network,pattern\nx,dense\n", ":1: column accuracy_percent is missing"),
         ("network,pattern,accuracy_percent,std\n", "no column named 'std'. Allowed: network, "),
+        ("network;pattern;accuracy_percent\nx;dense;3\n", ":1: columns stand between semicolons"),
+        ("network\tpattern\taccuracy_percent\n", ":1: columns stand between tabs, not commas"),
         ("network,network,pattern,accuracy_percent\n", ":1: column 'network' stands here twice"),
         ("network,pattern,accurracy_percent\n", "Did you mean 'accuracy_percent'?"),
         ("network,pattern,accuracy_percent\nx,dense\n", ":2: has 2 values for 3 columns"),
@@ -109,6 +111,17 @@ def test_mistakes_in_a_table_have_their_line(tmp_path: Path, text: str, words: s
         load_accuracies(path)
     assert words in str(caught.value)
     assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(("percent", "notes"), [("0.97", 1), ("97", 0)])
+def test_shares_that_stand_for_percent_are_pointed_at(
+    tmp_path: Path, percent: str, notes: int
+) -> None:
+    head = "network,pattern,accuracy_percent\n"
+    path = written(tmp_path, f"{head}digits_cnn,dense,{percent}\ndigits_cnn,PS4_P4,0.9\n")
+    found = load_accuracies(path).notes
+    assert len(found) == notes
+    assert all("multiply them by 100" in note for note in found)
 
 
 def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:

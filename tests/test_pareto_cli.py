@@ -85,6 +85,12 @@ def test_same_question_same_answer() -> None:
     assert pareto("--format", "json").out == pareto("--format", "json").out
 
 
+def test_why_there_is_no_knee() -> None:
+    alone = pareto("--patterns", "dense")
+    assert "the front has no knee: there is nothing between its ends" in alone.out
+    assert "no knee" not in pareto().out
+
+
 def test_hypervolume() -> None:
     done = pareto("--hypervolume", "1,80", "--format", "json")
     data = json.loads(done.out)
@@ -123,7 +129,8 @@ def test_what_is_left_out_and_notes_are_told_unless_quiet() -> None:
         (("--hypervolume", "1,nan"), "no cost and accuracy"),
         (("-o", "front.parquet"), "choose one of table, csv, json, md, .png"),
         (("-o", "nowhere/front.png"), "the folder nowhere does not exist"),
-        (("-o", "front.gif"), "names no format"),
+        (("-o", "front.gif"), "names no format. Known: .csv, .json, .md, .png, .svg, .pdf"),
+        (("-o", "folder.png"), "folder.png: is a folder, not a file to write"),
         (("--dataset", "CIFAR-10"), "says nothing of a data set"),
         (("--accuracy", "gone.csv"), "there is no 'gone.csv'"),
         (("--accuracy", "."), "no accuracy.csv in it"),
@@ -131,6 +138,7 @@ def test_what_is_left_out_and_notes_are_told_unless_quiet() -> None:
     ],
 )
 def test_what_is_refused(more: tuple[str, ...], words: str) -> None:
+    Path("folder.png").mkdir()
     done = pareto(*more)
     assert done.status == 2
     assert words in done.err

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from math import inf
 from pathlib import Path
@@ -562,6 +563,30 @@ def test_words_keep_apart_in_extremes(case: str, width: float) -> None:
         assert collisions(figure) == []
 
 
+@pytest.mark.parametrize("width", [3.0, *WIDTHS])
+def test_long_names_of_levels_and_patterns_leave_room(width: float) -> None:
+    long = "a_very_long_name_of_a_level_that_never_ends"
+    hardware = es.load_hardware("edge_tpu")
+    levels = [hardware.levels[0], hardware.levels[1].model_copy(update={"name": long}),
+              *hardware.levels[2:]]  # fmt: skip
+    hardware = hardware.model_copy(update={"levels": tuple(levels)})
+    result = es.simulate(es.load_network("digits_cnn"), hardware)
+    costs = made(["conv"], [1.0])
+    patterned = replace(costs, pattern="3x3" + "_0.1.3.4_4.5.7.8" * 4)
+    totals = plot.energy_figure([costs, patterned], width=width, totals=True)
+    for figure in (
+        totals,
+        plot.energy_figure([result], width=width),
+        plot.roofline_figure(result, width=width),
+        plot.tornado_figure(result, width=width),
+        plot.mapping_figure(result, "conv2", width=width),
+        plot.mapping_figure(result, "pool1", width=width),
+    ):
+        assert collisions(figure) == []
+        settle(figure)
+        assert figure.axes[0].get_window_extent().width > 0.35 * figure.bbox.width
+
+
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize(
     ("net", "hw"),
@@ -594,6 +619,16 @@ def test_words_of_the_gallery_keep_apart(width: float) -> None:
     ]
     patterns = [*PATTERNS.values(), *map(get_pattern, own)]
     assert collisions(plot.gallery_figure(patterns, width=width)) == []
+
+
+def test_one_layer_that_does_not_multiply_is_one(run: Callable[..., Result]) -> None:
+    costs = made(["conv", "pool"], [1.0, 1.0])
+    pool = replace(costs.layer_rows[1], macs=0, effective_macs=0)
+    figure = plot.roofline_figure(replace(costs, layer_rows=(costs.layer_rows[0], pool)))
+    words = [each.get_text() for each in words_in(figure)]
+    assert "without 1 layer that doesn't multiply" in words
+    words = [each.get_text() for each in words_in(plot.roofline_figure(run("digits_cnn")))]
+    assert "without 2 layers that don't multiply" in words
 
 
 def test_names_of_points_keep_off_points_and_roofs(run: Callable[..., Result]) -> None:

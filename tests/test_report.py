@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import cache
 from html.parser import HTMLParser
 from importlib import resources
+from math import inf
 from typing import Any
 
 import pytest
@@ -23,7 +24,7 @@ from energysim.report import Report, page
 from energysim.report.constants import constants
 from energysim.report.facts import stored_bytes, what_was_run
 from energysim.report.page import SCRIPT, STYLE_SHEET, _hash_of
-from energysim.report.table import NOTHING, Table
+from energysim.report.table import NOTHING, Cell, Table
 from energysim.report.tables import accesses, layers, levels, sensitivity, variants
 from energysim.result import Result
 from energysim.uncertainty import uncertainty
@@ -348,6 +349,19 @@ def test_given_mappings_densities_and_early_stops_are_told() -> None:
 
 
 # -- what files say is text ------------------------------------------------------------------------
+
+
+def test_what_is_infinite_sorts_as_a_number_of_the_script() -> None:
+    ends = Cell("∞", inf), Cell("3", 3.0), Cell(NOTHING)
+    assert [each.sorted_by for each in ends] == ["Infinity", "3.0", ""]
+    first, *rest = dense().layer_rows
+    row = replace(first, dram_bytes=8.0, dram_bound_bytes=0.0)
+    table = layers(replace(dense(), layer_rows=(row, *rest)), None, "x")
+    column = next(each for each in table.columns if each.name == "over bound")
+    assert column.cells[0] == Cell("∞", inf)
+    text = page(Report((replace(dense(), layer_rows=(row, *rest)),)))
+    assert 'data-key="Infinity"' in text
+    assert 'data-key="inf"' not in text
 
 
 def test_markup_in_files_is_shown_and_not_obeyed() -> None:

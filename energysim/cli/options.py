@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -13,10 +12,11 @@ import click
 from click.shell_completion import CompletionItem
 
 from energysim import catalog
-from energysim.errors import EnergysimError, did_you_mean
+from energysim.errors import EnergysimError, InputError, did_you_mean
 from energysim.hardware import FormatWord
 from energysim.mapper.dataflows import DATAFLOWS
 from energysim.sparsity import PATTERNS
+from energysim.yamlio import check_writable
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
@@ -449,8 +449,17 @@ class Target:
     """a file, or None for stdout"""
 
 
-def target(path: Path | None, given: str | None) -> Target:
+def target(path: Path | None, given: str | None, suffixes: Iterable[str] = FILE_FORMATS) -> Target:
     """Find the format from ``-o`` and ``--format``; refuse, before any work, what can't be written.
+
+    Parameters
+    ----------
+    path : Path or None
+        Of ``-o``.
+    given : str or None
+        Of ``--format``.
+    suffixes : iterable of str
+        That the command can write, for the message where another one is given.
 
     Raises
     ------
@@ -462,17 +471,12 @@ def target(path: Path | None, given: str | None) -> Target:
     refuse = partial(click.BadParameter, param_hint="'-o'")
     form = FILE_FORMATS.get(path.suffix.lower(), given)
     if form is None:
-        known = ", ".join(FILE_FORMATS)
+        known = ", ".join(suffixes)
         raise refuse(f"the suffix of '{path}' names no format. Known: {known}")
     if given is not None and given != form:
         raise refuse(f"'{path}' is written as {form}, but --format says {given}. Give one of them.")
-    if path.is_dir():
-        raise refuse(f"{path}: is a folder, not a file to write")
-    if not path.parent.is_dir():
-        raise refuse(f"{path}: the folder {path.parent} does not exist")
-    touched = [path] if path.exists() else []
-    if not path.exists() or path.is_file():  # files are replaced, which changes the folder
-        touched.append(path.parent)
-    if not all(os.access(each, os.W_OK) for each in touched):
-        raise refuse(f"{path}: no permission to write it")
+    try:
+        check_writable(path)
+    except InputError as error:
+        raise refuse(str(error)) from None
     return Target(form, path)

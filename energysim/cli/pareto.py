@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 PICTURES = (".png", ".svg", ".pdf")
 """What a picture can be written as."""
 
+TABLES = tuple(end for end, form in options.FILE_FORMATS.items() if form in options.FORMATS)
+"""What a table can be written to."""
+
 QUANTITIES = ("energy", "latency", "dram", "parameters", "training-energy")
 """What accuracy can be set against; as the library has them, which takes long to import."""
 
@@ -188,7 +191,7 @@ def command(
     from energysim.pareto import left_out_lines, load_accuracies, pareto
 
     is_picture = output is not None and output.suffix.lower() in PICTURES
-    target = options.target(None if is_picture else output, print_format)
+    target = options.target(None if is_picture else output, print_format, (*TABLES, *PICTURES))
     objectives = settings.pop("objectives")
     _check_asked(target, objectives, settings["dataflow"])
     picture = output if is_picture else None
@@ -327,13 +330,19 @@ def _footer(found: ParetoTable, reference: tuple[float, float] | None) -> Iterat
         f"{DRAWS:,} draws of all that is uncertain"
     )
     if found.knee is None:
-        yield "the front has no knee: no point lies on the inner side of the line through its ends"
+        yield f"the front has no knee: {_why_no_knee(found)}"
     if reference is not None:
         value = found.hypervolume(*reference)
         yield (
             f"hypervolume: {si(value)} {found.quantity.column} x percent, as far as "
             f"{reference[0]:g} and {reference[1]:g} %"
         )
+
+
+def _why_no_knee(found: ParetoTable) -> str:
+    if len({(point.cost, point.percent) for point in found.front}) <= 2:  # noqa: PLR2004 - its ends
+        return "there is nothing between its ends"
+    return "no point lies on the inner side of the line through its ends"
 
 
 def _what_errors_are(found: ParetoTable) -> str:

@@ -125,7 +125,8 @@ def command(
     from energysim.studies import Space, study
     from energysim.sweeps.axes import Axis
 
-    target = options.target(output, print_format)
+    written = [end for end, form in options.FILE_FORMATS.items() if form in options.FORMATS]
+    target = options.target(output, print_format, written)
     if target.form not in options.FORMATS:
         raise click.UsageError(
             f"search gives no {target.form}; choose one of {', '.join(options.FORMATS)}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -381,7 +381,16 @@ def _of_table(path: Path, text: str) -> Accuracies:
         raise InputErrors(problems)
     if not rows:
         raise InputError(f"has no row. {FORM}", where=str(path))
-    return Accuracies(path.name, str(path), tuple(rows))
+    return Accuracies(path.name, str(path), tuple(rows), notes=tuple(_table_notes(rows)))
+
+
+def _table_notes(rows: Sequence[Accuracy]) -> Iterator[str]:
+    best = max(row.percent for row in rows)
+    if best <= 1:
+        yield (
+            f"no accuracy is above {best:g} %: if these are shares of 1, multiply them by 100, as "
+            f"{NEEDED[-1]} is in percent"
+        )
 
 
 def _cells(line: str) -> list[str]:
@@ -390,6 +399,9 @@ def _cells(line: str) -> list[str]:
 
 def _check_columns(columns: Sequence[str], where: str) -> None:
     allowed = (*NEEDED, *OPTIONAL)
+    for mark, word in ((";", "semicolons"), ("\t", "tabs")):
+        if len(columns) == 1 and mark in columns[0]:
+            raise InputErrors([f"{where}: columns stand between {word}, not commas. {FORM}"])
     known = f" Allowed: {', '.join(allowed)}"
     problems = [
         f"{where}: no column named {name!r}.{did_you_mean(name, allowed) or known}"

@@ -18,7 +18,7 @@ from energysim.plot.bars import (
     unit_of,
 )
 from energysim.plot.costs import Costs, common_title, same_layers, variants_of
-from energysim.plot.rows import MOST_ROWS, Row, rows_of, together_key
+from energysim.plot.rows import MOST_ROWS, PER_INCH, Row, rows_of, shortened, together_key
 from energysim.plot.sheet import FRAME_IN, PANEL_TITLE_IN, fitting_panels, sheet
 from energysim.plot.style import PAGE_IN, PART_LOOKS, TENSOR_LOOKS, Look, level_looks, own_axes
 from energysim.result import AccessRow
@@ -165,7 +165,8 @@ def energy_figure(
         raise InputError("there is no result to draw")
     names = [row.layer for row in every[0].layer_rows]
     if totals or not same_layers(every) or len(every) > fitting_panels(width):
-        chosen = [Row(name, (0,)) for name in variants_of(every)]
+        longest = int(PER_INCH * width)
+        chosen = [Row(shortened(name, longest), (0,)) for name in variants_of(every)]
         return _totals(every, chosen, by, width)
     return _by_layer(every, rows_of(names, rows), by, width)
 

@@ -15,7 +15,7 @@ from energysim.model.capacity import Occupancy
 from energysim.network import Layer, check_layer
 from energysim.plot.bars import BYTES, unit_of
 from energysim.plot.energy import amount, percent
-from energysim.plot.sheet import EDGE_IN, broken, extent_in, figure_of, words_pt
+from energysim.plot.sheet import EDGE_IN, broken, cut, extent_in, figure_of, words_pt
 from energysim.plot.style import (
     FAINT,
     INK,
@@ -292,13 +292,16 @@ class _Pen:
 
     def _head(self, box: Box, x: float, right: float) -> None:
         """Name of a level, and how full it is."""
-        self.write(x, box.level, weight="bold")
-        name = self.measure(box.level, weight="bold")
+        told = box.room if box.used else "not used"
+        end = right - (METER_IN + 0.05 if box.used and box.room else 0.0)
+        room = end - x - self.measure(told) - 0.08
+        name = cut(box.level, room, lambda text: self.measure(text, weight="bold"))
+        self.write(x, name, weight="bold")
         if not box.used:
-            self.write(x + name + 0.08, "not used", FAINT)
+            self.write(x + self.measure(name, weight="bold") + 0.08, told, FAINT)
         elif box.room:
             self._meter(box, right - METER_IN)
-            self.write(right - METER_IN - 0.05, box.room, FAINT, ha="right")
+            self.write(end, told, FAINT, ha="right")
         self.top += LINE_IN
 
     def _meter(self, box: Box, x: float) -> None:

@@ -20,7 +20,7 @@ from energysim.hardware import Hardware
 from energysim.plot.costs import Costs, common_title, level_bytes
 from energysim.plot.labels import Ends, Labels, Spot
 from energysim.plot.rows import shortened
-from energysim.plot.sheet import figure_of, settle, sheet, words_pt
+from energysim.plot.sheet import NARROW_IN, figure_of, settle, sheet, words_pt
 from energysim.plot.style import INK, PAGE_IN, STYLE, level_looks, own_axes
 from energysim.units import BITS_PER_BYTE, si
 
@@ -233,7 +233,9 @@ class _Frame:
             ticks = [tick for tick in axes.get_xticks() if self.left <= tick <= self.strip]
             axes.set_xticks(ticks)
             axes.set_xticks([self.place(inf)], ["∞"], minor=True)
-            axes.set_xlabel(f"{WORDS}; ∞ where none is", size=size)
+            narrow = figure_of(axes).get_figwidth() < NARROW_IN
+            joint = "\n" if narrow else "; "
+            axes.set_xlabel(f"{WORDS}{joint}∞ where none is", size=size)
 
 
 def _area(point: Point, points: Sequence[Point]) -> float:
@@ -291,7 +293,9 @@ def roofline_figure(costs: Costs, *, width: float = PAGE_IN) -> Figure:
                               markerfacecolor=fill))  # fmt: skip
     idle = sum(1 for row in costs.layer_rows if not row.macs)
     words = ["area: share of the time"]
-    words += [f"without {idle} layers that don't multiply"] if idle else []
+    if idle:
+        layers = "1 layer that doesn't" if idle == 1 else f"{idle} layers that don't"
+        words.append(f"without {layers} multiply")
     handles += [Line2D([], [], linestyle="none", label=each) for each in words]
     title = [*common_title([costs]), f"{si(costs.total_time_ms)} ms"]
     figure = sheet(width, max(width * BODY_SHARE, 2.6), title, (), handles)

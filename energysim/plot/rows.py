@@ -13,6 +13,9 @@ MOST_ROWS = 50
 LONGEST = 26
 """Longer names are cut in the middle [characters]."""
 
+PER_INCH = 8
+"""Letters that the names of bars may have for each inch of a picture."""
+
 _STEPS = re.compile(r"[./]")
 
 

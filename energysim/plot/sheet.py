@@ -138,11 +138,17 @@ def _fitted(figure: Figure, words: Text, title: Sequence[str], room: float) -> l
         return extent_in(figure, words)[0]
 
     lines = broken(title, room, measure)
-    return [_cut(line, room, measure) for line in lines]
+    return [cut(line, room, measure) for line in lines]
 
 
-def _cut(line: str, room: float, measure: Any) -> str:
-    """Cut a line in the middle until it is narrow enough."""
+def cut(line: str, room: float, measure: Any) -> str:
+    """Cut a line in the middle until it is narrow enough.
+
+    Examples
+    --------
+    >>> cut("a_long_name_of_a_level", 9, len)
+    'a_lo…evel'
+    """
     kept = len(line)
     short = line
     while measure(short) > room and kept > 2:  # noqa: PLR2004 - a letter at each end
@@ -160,10 +166,25 @@ def _legend(figure: Figure, entries: Sequence[Any], room: float, size: float) ->
         key = figure.legend(handles=ordered, loc="upper left", ncols=columns, fontsize=size,
                             borderaxespad=0, borderpad=0, handlelength=1.4, handletextpad=0.5,
                             columnspacing=1.2, labelspacing=0.35)  # fmt: skip
+        if columns == 1:
+            _narrow(figure, key, room)
         if columns == 1 or extent_in(figure, key)[0] <= room:
             return key
         key.remove()
     return None
+
+
+def _narrow(figure: Figure, key: Any, room: float) -> None:
+    """Cut what a legend says until it fits."""
+    widths = [extent_in(figure, words)[0] for words in key.get_texts()]
+    beside = extent_in(figure, key)[0] - max(widths)
+    for words in key.get_texts():
+
+        def measure(text: str, words: Text = words) -> float:
+            words.set_text(text)
+            return extent_in(figure, words)[0]
+
+        words.set_text(cut(words.get_text(), room - beside, measure))
 
 
 def settle(figure: Figure) -> None:

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from energysim.axes import Tensor
 from energysim.errors import InputError
 from energysim.hardware import Level
-from energysim.yamlio import write_atomically
+from energysim.yamlio import check_writable, write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -196,13 +196,12 @@ def check_form(path: Path) -> None:
     Raises
     ------
     InputError
-        If the suffix is none of :data:`FORMS`, or the folder does not exist.
+        If the suffix is none of :data:`FORMS`, or the file can't be written.
     """
     if path.suffix.lower() not in FORMS:
         allowed = ", ".join(FORMS)
         raise InputError(f"a picture can be written as {allowed}, not as '{path.name}'")
-    if not path.parent.is_dir():
-        raise InputError(f"the folder {path.parent} does not exist", where=str(path))
+    check_writable(path)
 
 
 def save(figure: Figure, path: Path) -> None:

@@ -11,6 +11,7 @@ from energysim.errors import InputError
 from energysim.plot.bars import JOULES, Unit, row_height, row_pt, unit_of
 from energysim.plot.costs import Costs, as_result, common_title
 from energysim.plot.energy import amount, percent
+from energysim.plot.rows import PER_INCH, shortened
 from energysim.plot.sheet import EDGE_IN, FRAME_IN, extent_in, figure_of, settle, sheet, words_pt
 from energysim.plot.style import FAINT, INK, PAGE_IN, STYLE, Look, level_looks, own_axes
 from energysim.uncertainty import STEP, ConstantEffect, Uncertainty, uncertainty
@@ -71,7 +72,7 @@ def tornado(
     with mpl.rc_context(STYLE):
         _bars(axes, given, shown, unit)
         axes.axvline(given.total_pj / unit[0], color=INK, linewidth=0.9, zorder=4)
-        axes.set_yticks(range(len(shown)), [each.constant for each in shown], size=size)
+        axes.set_yticks(range(len(shown)), _names(axes, shown), size=size)
         axes.set_ylim(len(shown) - 0.4, -0.6)
         axes.set_xlabel(f"total energy [{unit[1]}]", size=size)
         axes.tick_params(axis="x", labelsize=size)
@@ -80,6 +81,12 @@ def tornado(
         axes.spines["left"].set_visible(False)
         _words(axes, given, shown, unit, size)
     return axes
+
+
+def _names(axes: Axes, shown: Sequence[ConstantEffect]) -> list[str]:
+    """Names of constants, cut where they would leave no room for the bars."""
+    longest = int(PER_INCH * figure_of(axes).get_figwidth())
+    return [shortened(each.constant, longest) for each in shown]
 
 
 def _bars(axes: Axes, given: Uncertainty, shown: Sequence[ConstantEffect], unit: Unit) -> None:

@@ -33,6 +33,11 @@ class Cell:
     """of a whole, drawn as a bar behind the number"""
 
     @property
+    def sorted_by(self) -> str:
+        """The key as the page's script reads it."""
+        return "" if self.key is None else str(self.key).replace("inf", "Infinity")
+
+    @property
     def bar(self) -> str:
         """Length of the bar, as CSS wants it."""
         return "" if self.share is None else f"{100 * self.share:.1f}%"
