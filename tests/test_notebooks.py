@@ -12,6 +12,8 @@ import nbformat
 import pytest
 from nbmake.nb_run import NotebookRun
 
+import energysim as es
+from energysim import train
 from energysim.plot import gallery_figure
 from energysim.sparsity import get_pattern
 
@@ -110,3 +112,28 @@ def test_a_picture_shows_itself_as_it_is_written() -> None:
     width, height = figure.get_size_inches()
     assert pixels == [round(200 * width), int(200 * height)]
     assert size == {"width": 480, "height": round(96 * height)}
+
+
+def test_a_comparison_shows_itself_as_a_table() -> None:
+    network, chip = es.load_network("digits_cnn"), es.load_hardware("edge_tpu")
+    comparison = es.compare([network], [chip], patterns=["PS4_P4"])
+    dense, sparse = comparison.rows
+    assert list(comparison.table["pattern"]) == ["dense", "PS4_P4"]
+    assert list(comparison.table["energy_pj"]) == [row.figures.energy_pj for row in (dense, sparse)]
+    assert repr(comparison) == "<digits_cnn on edge_tpu, digits_cnn+PS4_P4 on edge_tpu>"
+    page = comparison._repr_html_()
+    assert page.count("<tr>") == 3
+    assert "(1.00)" in page
+    assert f"({sparse.ratios.energy_pj:.3f})" in page
+
+
+def test_constants_as_a_table_add_up() -> None:
+    result = es.simulate(es.load_network("digits_cnn"), es.load_hardware("edge_tpu"))
+    table = es.uncertainty(result).table
+    assert table["energy_pj"].sum() == pytest.approx(result.total_energy_pj)
+
+
+def test_names_of_the_trainer() -> None:
+    assert all(getattr(train, name) is not None for name in train.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'trian'"):
+        _ = train.trian
