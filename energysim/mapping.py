@@ -185,6 +185,33 @@ def uncovered(shape: Shape, nest: Nest, trips: Sequence[int]) -> dict[Dim, int]:
     return {dim: size[dim] for dim in Dim if size[dim] > 1}
 
 
+def tile_extents(shape: Shape, size: Sequence[int], tensor: Tensor) -> list[str]:
+    """Extents of a tile as people write them, such as ``K64`` and ``R3``; 1s are left out.
+
+    Parameters
+    ----------
+    shape : Shape
+        Of the layer.
+    size : sequence of 8 int
+        Of the tile by dim, see :func:`nominal_tile`.
+    tensor : Tensor
+        An input has the height and width of the image, with what windows share.
+
+    Examples
+    --------
+    >>> conv = Shape((1, 1, 64, 3, 32, 32, 3, 3), pad=(1, 1), size=(32, 32))
+    >>> tile_extents(conv, (1, 1, 8, 3, 4, 32, 3, 3), Tensor.INPUT)
+    ['C3', 'H6', 'W32']
+    """
+    extents = {dim.name: size[dim] for dim in Dim if dim in RELEVANT[tensor]}
+    if tensor is Tensor.INPUT:
+        for side, (out, tap, name) in enumerate(((Dim.P, Dim.R, "H"), (Dim.Q, Dim.S, "W"))):
+            reach = (size[out] - 1) * shape.stride[side] + (size[tap] - 1) * shape.dilation[side]
+            del extents[out.name], extents[tap.name]
+            extents[name] = min(reach + 1, shape.size[side])
+    return [f"{name}{each}" for name, each in extents.items() if each > 1] or ["1"]
+
+
 # -- on a given machine --------------------------------------------------------------------------
 
 

@@ -36,7 +36,7 @@ from energysim.plot.roofline import peak_of, points_of, roofs_of
 from energysim.plot.rows import Row, rows_of, shortened
 from energysim.plot.sheet import box_of, settle, words_in
 from energysim.plot.traffic import traffic_of
-from energysim.plot.training import apart
+from energysim.plot.training import Curve, apart
 from energysim.result import AccessRow, LayerRow, Result
 from energysim.sparsity import PATTERNS, Mask, Pattern, get_pattern
 
@@ -526,6 +526,17 @@ def test_logs_that_are_none(tmp_path: Path, log: str, words: str) -> None:
     (tmp_path / "net_s0" / "log.jsonl").write_text(log)
     with pytest.raises(InputError, match=words):
         plot.read_curves(tmp_path)
+
+
+def test_names_that_look_like_formulas_are_names() -> None:
+    name = r"a$\frac$b_c"
+    losses = {f"{part}_{word}": ((1.0,), (0.5,)) for part in ("train", "test")
+              for word in ("loss", "top1")}  # fmt: skip
+    given = [Curve(f"net, {name}{i}", 1, (1, 2), losses) for i in range(2)]
+    figure = plot.training_figure(given, title=name)
+    settle(figure)
+    words = [each.get_text() for each in words_in(figure)]
+    assert {name, f"net, {name}0"} <= set(words)
 
 
 def test_a_folder_without_runs(tmp_path: Path) -> None:

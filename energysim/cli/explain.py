@@ -5,9 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from math import prod
 
-from energysim.axes import RELEVANT, Dim, Shape, Tensor
+from energysim.axes import Dim, Tensor
 from energysim.cli.render import UNBOUNDED
-from energysim.mapping import LevelLoops, machine_rules, nominal_tile, read_loops, write_line
+from energysim.mapping import (
+    LevelLoops,
+    machine_rules,
+    nominal_tile,
+    read_loops,
+    tile_extents,
+    write_line,
+)
 from energysim.model.capacity import Occupancy
 from energysim.model.counts import Counts
 from energysim.model.lockstep import Skipped
@@ -135,7 +142,7 @@ class _Drawing:
         """Extents of the tile of a tensor, and whether it is the whole tensor that stays."""
         size = nominal_tile(self.shape, self.nest, self.trips, level, tensor)
         stays = tensor in self.resident and self.nest.holders(tensor)[1] == level
-        words = _extents(self.shape, size, tensor)
+        words = "x".join(tile_extents(self.shape, size, tensor))
         return f"{tensor.label} {words}{' (stays)' if stays else ''}"
 
     def limits(self) -> Iterator[str]:
@@ -280,17 +287,6 @@ def _more(name: str, value: float, base: float) -> str:
 
 def _many(count: int) -> str:
     return f"{count:,}" if count < UNBOUNDED else f"{count:.2g}"
-
-
-def _extents(shape: Shape, size: Sequence[int], tensor: Tensor) -> str:
-    """Extents of a tile; of an input as the image has them, with what windows share."""
-    extents = {dim.name: size[dim] for dim in Dim if dim in RELEVANT[tensor]}
-    if tensor is Tensor.INPUT:
-        for side, (out, tap, name) in enumerate(((Dim.P, Dim.R, "H"), (Dim.Q, Dim.S, "W"))):
-            reach = (size[out] - 1) * shape.stride[side] + (size[tap] - 1) * shape.dilation[side]
-            del extents[out.name], extents[tap.name]
-            extents[name] = min(reach + 1, shape.size[side])
-    return "x".join(f"{name}{each}" for name, each in extents.items() if each > 1) or "1"
 
 
 def _share(room: Occupancy) -> float:

@@ -47,14 +47,6 @@ BASE_UNITS: dict[str, tuple[float, Sequence[Unit]]] = {
 """By column of a file: the smallest units in its own, and the units that a table may take."""
 
 
-def _words(_ctx: click.Context, _param: click.Parameter, text: str | None) -> tuple[str, ...]:
-    """Read words with commas between."""
-    words = tuple(filter(None, (word.strip() for word in (text or "").split(","))))
-    if text is not None and not words:
-        raise click.BadParameter(f"'{text}' gives no name")
-    return words
-
-
 def _reference(
     _ctx: click.Context, _param: click.Parameter, text: str | None
 ) -> tuple[float, float] | None:
@@ -75,7 +67,7 @@ def _reference(
     "--net",
     "--nets",
     "nets",
-    callback=_words,
+    callback=options.names_given,
     metavar="NAME,...",
     shell_complete=options.complete_names("nets"),
     help="Networks: names ('energysim list nets', with -x0.25, -64px, -c100 behind it for another "
@@ -84,7 +76,7 @@ def _reference(
 @options.hardware
 @click.option(
     "--patterns",
-    callback=_words,
+    callback=options.names_given,
     metavar="all|NAME,...",
     shell_complete=options.complete_words(("all", *PATTERNS)),
     help="Patterns of sparse kernels: names ('energysim list patterns'), N:M, or all of the papers."

@@ -120,17 +120,9 @@ _hw = click.option(
 )
 
 
-def _names(_ctx: click.Context, _param: click.Parameter, text: str | None) -> tuple[str, ...]:
-    """Read names with commas between."""
-    words = tuple(filter(None, (word.strip() for word in (text or "").split(","))))
-    if text is not None and not words:
-        raise click.BadParameter(f"'{text}' gives no name")
-    return words
-
-
 _patterns = click.option(
     "--patterns",
-    callback=_names,
+    callback=options.names_given,
     metavar="NAME,NAME...",
     shell_complete=options.complete_words(PATTERNS),
     help="Patterns of sparse kernels to lay over a dense network, side by side; dense is the "
@@ -388,7 +380,7 @@ def tornado(output: Path, width: float, most: int, **settings: Any) -> None:
 @click.option(
     "--patterns",
     "names",
-    callback=_names,
+    callback=options.names_given,
     metavar="all|NAME,...",
     shell_complete=options.complete_words(("all", *PATTERNS)),
     help="Patterns to draw: names, N:M, or supports spelled out.  [default: all of the papers]",

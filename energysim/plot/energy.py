@@ -22,7 +22,7 @@ from energysim.plot.rows import MOST_ROWS, PER_INCH, Row, rows_of, shortened, to
 from energysim.plot.sheet import FRAME_IN, PANEL_TITLE_IN, fitting_panels, sheet
 from energysim.plot.style import PAGE_IN, PART_LOOKS, TENSOR_LOOKS, Look, level_looks, own_axes
 from energysim.result import AccessRow
-from energysim.units import si
+from energysim.units import percent, si
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -231,17 +231,3 @@ def amount(energy_pj: float) -> str:
     """
     factor, unit = unit_of(energy_pj, JOULES)
     return f"{si(energy_pj / factor)} {unit}"
-
-
-def percent(part: float, whole: float) -> str:
-    """Part of a whole in percent, to two digits.
-
-    Examples
-    --------
-    >>> percent(1, 3), percent(1, 3000), percent(0, 0)
-    ('33', '<0.1', '0')
-    """
-    value = 100 * part / whole if whole else 0.0
-    if 0 < value < 0.1:  # noqa: PLR2004 - as the text says
-        return "<0.1"
-    return f"{value:.2g}" if value < 99.5 else "100"  # noqa: PLR2004 - rounds to it

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 
-from energysim.axes import RELEVANT, Dim, Shape, Tensor
+from energysim.axes import Dim, Shape, Tensor
 from energysim.mapper.dataflows import with_dataflow
-from energysim.mapping import LevelLoops, nominal_tile, read_loops
+from energysim.mapping import LevelLoops, Nest, nominal_tile, read_loops, tile_extents
 from energysim.model.capacity import Occupancy
 from energysim.network import Layer, check_layer
 from energysim.plot.bars import BYTES, unit_of
-from energysim.plot.energy import amount, percent
+from energysim.plot.energy import amount
 from energysim.plot.sheet import EDGE_IN, broken, cut, extent_in, figure_of, words_pt
 from energysim.plot.style import (
     FAINT,
@@ -29,7 +29,7 @@ from energysim.plot.style import (
 )
 from energysim.price import machine_of
 from energysim.result import Result
-from energysim.units import BITS_PER_BYTE, si
+from energysim.units import BITS_PER_BYTE, percent, si
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -116,7 +116,7 @@ def boxes_of(result: Result, name: str) -> list[Box]:
         tiles = [
             Tile(
                 tensor.label,
-                _extents(shape, nominal_tile(shape, nest, trips, place, tensor), tensor),
+                _extents(shape, nest, trips, place, tensor),
                 tensor in resident and nest.holders(tensor)[1] == place,
                 _share(room, tensor),
             )
@@ -150,15 +150,8 @@ def _loops(row: LevelLoops) -> tuple[str, ...]:
     return tuple(words)
 
 
-def _extents(shape: Shape, size: Sequence[int], tensor: Tensor) -> str:
-    """Extents of a tile; of an input as the image has them, with what windows share."""
-    extents = {dim.name: size[dim] for dim in Dim if dim in RELEVANT[tensor]}
-    if tensor is Tensor.INPUT:
-        for side, (out, tap, name) in enumerate(((Dim.P, Dim.R, "H"), (Dim.Q, Dim.S, "W"))):
-            reach = (size[out] - 1) * shape.stride[side] + (size[tap] - 1) * shape.dilation[side]
-            del extents[out.name], extents[tap.name]
-            extents[name] = min(reach + 1, shape.size[side])
-    return " ".join(f"{name}{each}" for name, each in extents.items() if each > 1) or "1"
+def _extents(shape: Shape, nest: Nest, trips: Sequence[int], level: int, tensor: Tensor) -> str:
+    return " ".join(tile_extents(shape, nominal_tile(shape, nest, trips, level, tensor), tensor))
 
 
 def _whole(room: Occupancy) -> int:

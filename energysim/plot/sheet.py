@@ -108,7 +108,8 @@ def sheet(
     with mpl.rc_context(STYLE):
         figure = new_figure(width, body, layout="constrained")
         room = width - 2 * EDGE_IN
-        words = figure.text(0, 0, "", size=TITLE_PT, color=INK, weight="bold", va="top")
+        words = figure.text(0, 0, "", size=TITLE_PT, color=INK, weight="bold", va="top",
+                            parse_math=False)  # fmt: skip
         words.set_text("\n".join(_fitted(figure, words, title, room)))
         entries = [
             *(Patch(label=label, **look.bar()) for label, look in looks),

@@ -10,12 +10,12 @@ import matplotlib as mpl
 from energysim.errors import InputError
 from energysim.plot.bars import JOULES, Unit, row_height, row_pt, unit_of
 from energysim.plot.costs import Costs, as_result, common_title
-from energysim.plot.energy import amount, percent
+from energysim.plot.energy import amount
 from energysim.plot.rows import PER_INCH, shortened
 from energysim.plot.sheet import EDGE_IN, FRAME_IN, extent_in, figure_of, settle, sheet, words_pt
 from energysim.plot.style import FAINT, INK, PAGE_IN, STYLE, Look, level_looks, own_axes
 from energysim.uncertainty import STEP, ConstantEffect, Uncertainty, uncertainty
-from energysim.units import si
+from energysim.units import percent, si
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -208,7 +208,7 @@ def _names(
     # All stand beside the axes at first, so that their width is known to the layout.
     labels = [
         axes.annotate(curve.label, end, (1.05, 0.5), textcoords="axes fraction", size=size,
-                      color=_look(place)[0], va="center", annotation_clip=False,
+                      color=_look(place)[0], va="center", annotation_clip=False, parse_math=False,
                       arrowprops={"arrowstyle": "-", "color": _look(place)[0], "linewidth": 0.5,
                                   "shrinkA": 1, "shrinkB": 0, "relpos": (0, 0.5)})
         for place, curve, end in zip(places, given, ends, strict=True)
