@@ -109,6 +109,15 @@ pattern = click.option(
 )
 
 
+masks = click.option(
+    "--mask",
+    "masks",
+    type=click.Path(path_type=Path),
+    metavar="FILE.npz",
+    help="Give layers masks of their own, such as 'energysim prune' writes.",
+)
+
+
 def names_given(_ctx: click.Context, _param: click.Parameter, text: str | None) -> tuple[str, ...]:
     """Read names with commas between, none if the option is not given.
 
@@ -408,6 +417,7 @@ run_options = together(
     run_hardware,
     objective,
     pattern,
+    masks,
     width,
     side,
     classes,

@@ -75,7 +75,9 @@ def command(
     if verbose:
         render.say_files(nets=net, hw=hw)
     scale = Scale(*(settings.pop(word) for word in ("width", "side", "classes")))
-    network, hardware = load_network(net, pattern=pattern, scale=scale), load_hardware(hw)
+    masks = settings.pop("masks")
+    network = load_network(net, pattern=pattern, scale=scale, masks=masks)
+    hardware = load_hardware(hw)
     settings["cache"] = None if settings.pop("no_cache") else Cache(folder())
     settings |= settings_from_files(network, mapping, activations)
     if layer is not None:
@@ -150,7 +152,7 @@ def _closed_form(context: click.Context, net: str, hw: str | None, target: optio
     check_options(context, target)
     given = context.params
     scale = Scale(given["width"], given["side"], given["classes"])
-    network = load_network(net, pattern=given["pattern"], scale=scale)
+    network = load_network(net, pattern=given["pattern"], scale=scale, masks=given["masks"])
     if given["model"] == "yang2019":
         show_yang2019(network, given["weight_format"], target)
         return

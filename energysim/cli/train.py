@@ -155,6 +155,7 @@ recipe_options = options.together(
     callback=seeds_named,
     help="Of weights, order and augmentation; a run each.",
 )
+@options.masks
 @options.width
 @options.side
 @click.option(
@@ -209,6 +210,7 @@ def command(
     data: str,
     patterns: tuple[str | None, ...],
     seeds: tuple[int, ...],
+    masks: Path | None,
     width: float,
     side: int | None,
     recipe_name: str,
@@ -246,12 +248,14 @@ def command(
     recipe = _recipe(recipe_name, {key: own[key] for key in OWN if own[key] is not None})
     _check_backend(backend, device, threads)
     _refuse(nets)
+    if masks is not None and (len(nets) > 1 or patterns != (None,)):
+        raise click.UsageError("--mask is for one network, and without --pattern")
     images = _images(data, nets, Scale(width, side))
     if per_class is not None:
         images = images.subset(per_class=per_class)
     scale = Scale(width, side, len(images.classes))
     networks = [
-        catalog.load_network(net, pattern=pattern, scale=scale)
+        catalog.load_network(net, pattern=pattern, scale=scale, masks=masks)
         for net in nets
         for pattern in patterns
     ]
