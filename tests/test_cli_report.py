@@ -7,12 +7,14 @@ import os
 import re
 import shlex
 import sys
+from itertools import islice
 from pathlib import Path
 
 import pytest
 from command_line import ROOT, Done, call
 
 import energysim as es
+import energysim.report
 
 pytest.importorskip("jinja2")
 
@@ -34,6 +36,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "net.yaml").write_text(NET)
     (tmp_path / "chip.yaml").write_text((ROOT / "hw_configs" / "edge_tpu.yaml").read_text())
     return tmp_path
+
+
+@pytest.fixture
+def one_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw the first picture of each run only: all of them take seconds a page."""
+    page = sys.modules["energysim.report.page"]
+    every = page.of_run
+    monkeypatch.setattr(page, "of_run", lambda *of: islice(every(*of), 1))
 
 
 def report(*more: str, output: str = "report.html") -> Done:
@@ -64,6 +74,7 @@ def test_a_page_is_written_and_told_of() -> None:
     assert report("-q").err == ""
 
 
+@pytest.mark.usefixtures("one_picture")
 def test_the_command_on_the_page_repeats_it(folder: Path) -> None:
     odd = folder / "a folder"
     odd.mkdir()
@@ -79,6 +90,7 @@ def test_the_command_on_the_page_repeats_it(folder: Path) -> None:
     assert Path("page.html").read_bytes() == first
 
 
+@pytest.mark.usefixtures("one_picture")
 def test_the_cache_changes_nothing() -> None:
     """Bytes are the same but for the command, looked up or searched again."""
     pages = []
@@ -89,6 +101,7 @@ def test_the_cache_changes_nothing() -> None:
     assert pages[0] == pages[1]
 
 
+@pytest.mark.usefixtures("one_picture")
 def test_figures_are_those_of_run() -> None:
     assert report("--pattern", "PS4_P4", "--batch", "4").status == 0
     net, chip = es.load_network("./net.yaml", pattern="PS4_P4"), es.load_hardware("./chip.yaml")
@@ -103,6 +116,7 @@ def test_figures_are_those_of_run() -> None:
     assert all(value in text for value in result.settings().values() if isinstance(value, str))
 
 
+@pytest.mark.usefixtures("one_picture")
 def test_several_patterns_share_one_table() -> None:
     done = report("--patterns", "dense,PS4_P4,ps4_p4,PSD4_P8")
     assert done.status == 0, done.err
@@ -114,6 +128,7 @@ def test_several_patterns_share_one_table() -> None:
     assert "relative to net, which is dense" in text
 
 
+@pytest.mark.usefixtures("one_picture")
 def test_patterns_without_the_dense_one_are_compared_with_it() -> None:
     assert report("--patterns", "PS4_P4,PSD4_P8").status == 0
     text = Path("report.html").read_text("utf-8")
@@ -122,6 +137,7 @@ def test_patterns_without_the_dense_one_are_compared_with_it() -> None:
     assert table.count("<tr>") == 4
 
 
+@pytest.mark.usefixtures("one_picture")
 def test_a_dense_network_alone_is_compared_with_nothing() -> None:
     assert report().status == 0
     text = Path("report.html").read_text("utf-8")
@@ -129,6 +145,7 @@ def test_a_dense_network_alone_is_compared_with_nothing() -> None:
     assert "relative to" not in text
 
 
+@pytest.mark.usefixtures("one_picture")
 def test_which_files_are_told() -> None:
     assert "network net.yaml: net.yaml" in report("-v").err
 
@@ -170,6 +187,7 @@ def test_nothing_is_searched_for_a_page_that_cannot_be_written(
     assert "pip install 'energysim[report]'" in refused(report())
 
 
+@pytest.mark.usefixtures("one_picture")
 def test_writing_fails_midway(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(_handle: int) -> None:
         raise OSError(28, "No space left on device")
