@@ -18,6 +18,7 @@ from energysim.mapper.goal import Objective
 COMMANDS = [
     "run",
     "train",
+    "prune",
     "list",
     "show",
     "check",
@@ -204,7 +205,7 @@ def test_completion_survives_unreadable_folders(monkeypatch: pytest.MonkeyPatch)
     ("args", "words"),
     [
         (["rnu"], "no command named 'rnu'. Did you mean 'run'?"),
-        (["xyzzy"], "no command named 'xyzzy'. Commands: run, train, list, show"),
+        (["xyzzy"], "no command named 'xyzzy'. Commands: run, train, prune, list, show"),
         (["--nonsense"], "No such option"),
         (["list", "networks"], "'networks' is not one of"),
         (["run", "--net", "vgg16"], "Missing option '--hw'"),

@@ -27,6 +27,7 @@ for _variable in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
 _MODULES = {
     "run": "run",
     "train": "train",
+    "prune": "prune",
     "list": "list_",
     "show": "show",
     "check": "check",

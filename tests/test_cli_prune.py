@@ -1,0 +1,121 @@
+"""The command that prunes before training, and masks of files in others."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from command_line import Done, call
+
+import energysim as es
+from energysim.cli.prune import METHODS as NAMED
+from energysim.prune import METHODS, prune
+
+
+@pytest.fixture(autouse=True)
+def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def pruned(*more: str) -> Done:
+    return call("prune", "--net", "digits_cnn", *more)
+
+
+def test_all_methods_are_named() -> None:
+    assert set(NAMED) == set(METHODS)
+
+
+def test_table_json_and_csv_say_the_same() -> None:
+    done = pruned("--density", "0.2")
+    assert done.status == 0
+    assert "digits_cnn · synflow · seed 0 · 100 steps, exponential" in done.out
+    assert "5x fewer weights" in done.out
+    assert "largest 1x the smallest" in done.out
+    plain = json.loads(pruned("--density", "0.2", "--format", "json").out)
+    table = pruned("--density", "0.2", "--format", "csv").out.splitlines()
+    found = prune(es.load_network("digits_cnn"), "synflow", 0.2)
+    assert plain["layers"] == found.rows()
+    assert plain["pruning"]["live"] == found.live
+    assert len(table) == 1 + len(found.layers)
+
+
+def test_masks_are_written_run_and_trained() -> None:
+    done = pruned("--density", "0.1", "--seed", "3", "-o", "mask.npz")
+    assert done.status == 0
+    assert "wrote mask.npz (masks of 5 layers)" in done.err
+    found = prune(es.load_network("digits_cnn"), "synflow", 0.1, seed=3)
+    with np.load("mask.npz") as masks:
+        assert {name: masks[name].sum() for name in masks} == {
+            name: mask.sum() for name, mask in found.masks.items()
+        }
+    run = call("run", "--net", "digits_cnn", "--hw", "edge_tpu", "--mask", "mask.npz", "--format",
+               "json")  # fmt: skip
+    total = sum(layer["effective_macs"] for layer in json.loads(run.out)["layers"])
+    assert total == sum(each.effective_macs for each in found.layers)
+    yang = call("run", "--net", "digits_cnn", "--model", "yang2019", "--mask", "mask.npz")
+    assert yang.status == 0
+    done = call("train", "--net", "digits_cnn", "--mask", "mask.npz", "--epochs", "1",
+                "--per-class", "10", "-q")  # fmt: skip
+    assert done.status == 0
+    row = pd.read_csv("runs/accuracy.csv").loc[0]
+    assert row["effective_macs"] == total
+
+
+@pytest.mark.parametrize("method", ["snip", "grasp"])
+def test_images_are_looked_at(method: str) -> None:
+    one, two = (pruned("--method", method, "--density", "0.3", "--format", "json", *more)
+                for more in ((), ("--data", "digits")))  # fmt: skip
+    assert one.status == 0
+    assert one.out == two.out
+
+
+def test_critical_compression() -> None:
+    done = pruned("--method", "magnitude", "--critical", "--format", "json")
+    rows = json.loads(done.out)["compressions"]
+    assert [bool(row["collapsed"]) for row in rows] == [False] * (len(rows) - 1) + [True]
+    said = pruned("--method", "magnitude", "--critical").out
+    assert f"critical compression, by steps of 10^(1/4): {rows[-2]['compression']:.4g}x" in said
+
+
+def test_an_emptied_layer_is_an_error_and_writes_nothing() -> None:
+    done = pruned("--method", "magnitude", "--density", "0.01", "-o", "mask.npz")
+    assert done.status == 3
+    assert "nothing is left of" in done.err
+    assert not Path("mask.npz").exists()
+    kept = pruned("--method", "magnitude", "--density", "0.01", "--keep-one", "-o", "mask.npz")
+    assert kept.status == 0
+    assert Path("mask.npz").exists()
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("--method", "synflo"), "--method"),
+        (("--density", "0"), "--density"),
+        (("--density", "2"), "--density"),
+        (("-o", "mask.txt"), "is no .npz file"),
+        (("--data", "digits"), "looks at no images"),
+        (("--critical", "-o", "m.npz"), "chooses no masks"),
+        (("--method", "uniform", "--steps", "4"), "one step is all there is"),
+        (("--method", "snip", "--classes", "7"), "digits has 10 classes and"),
+    ],
+)
+def test_refused(args: tuple[str, ...], message: str) -> None:
+    done = pruned(*args)
+    assert done.status == 2
+    assert message in done.err
+    assert "Traceback" not in done.err
+
+
+def test_masks_that_do_not_fit_are_refused() -> None:
+    pruned("--density", "0.5", "-o", "mask.npz", "-q")
+    done = call("run", "--net", "vgg16", "--hw", "edge_tpu", "--mask", "mask.npz")
+    assert done.status == 2
+    assert "mask.npz: vgg16: there is no layer named 'conv1'" in done.err
+    done = call("train", "--nets", "digits_cnn,vgg16", "--mask", "mask.npz")
+    assert done.status == 2
+    assert "--mask is for one network" in done.err
+    assert call("run", "--net", "vgg16", "--hw", "edge_tpu", "--mask", "none.npz").status == 2
