@@ -147,8 +147,9 @@ def test_weight_gradient_is_a_convolution(rng: random.Random) -> None:
     _, true = gradients(shape, inputs, weights, above)
     step = weight_gradient(shape)
     slid, over = inputs.transpose(2, 1, 0, 3, 4), above.transpose(1, 2, 0, 3, 4)
-    if shape[Dim.R] == shape[Dim.S] == 1 and step.size == (1, 1):  # gathered at the strides
-        n, g, k, c, p, q, *_ = shape.dims
+    n, g, k, c, p, q, *_ = shape.dims
+    single = shape[Dim.R] == shape[Dim.S] == 1
+    if single and step[Dim.C] == n * p * q and step.pad == (0, 0):  # gathered at the strides
         rows, columns = (np.arange(each) * shape.stride[i] for i, each in enumerate((p, q)))
         slid = slid[..., rows, :][..., columns].reshape(c, g, n * p * q, 1, 1)
         over = over.reshape(g, k, n * p * q, 1, 1)
