@@ -9,6 +9,7 @@ one.
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -36,12 +37,14 @@ from energysim.units import BITS_PER_KIB
 if TYPE_CHECKING:
     import pandas as pd
 
-SAMPLERS = ("nsga2", "tpe", "random")
+CHANCE = "random"
+SAMPLERS = ("nsga2", "tpe", CHANCE)
 """Who proposes designs: NSGA-II (Deb et al., IEEE Trans. Evolutionary Computation 6(2), 2002),
-a tree-structured Parzen estimator (Bergstra et al., NeurIPS 2011), or chance."""
+a tree-structured Parzen estimator (Bergstra et al., NeurIPS 2011), or chance. The first two begin
+with :attr:`Space.starts`."""
 
-POPULATION = 24
-"""Designs of a generation of NSGA-II."""
+POPULATION = 12
+"""Designs of a generation of NSGA-II: few, since each costs a search of all mappings."""
 
 MIXED = "mixed"
 """Pattern of a network whose layers have different ones."""
@@ -193,6 +196,23 @@ class Space:
         """Values by what is chosen."""
         found: dict[str, tuple[Value, ...]] = {axis.name: axis.values for axis in self.axes}
         return found | {f"{LAYER}{name}": own for name, own in self.layer_patterns.items()}
+
+    @property
+    def starts(self) -> tuple[dict[str, Value], ...]:
+        """Designs to begin with: each pattern on all layers that can have it, fields in turn.
+
+        Chance never finds the ends of the front, such as a network that is dense throughout; mixing
+        these designs does.
+        """
+        if not self.layers:
+            return ()
+        return tuple(
+            {
+                name: pattern if pattern in values else values[place % len(values)]
+                for name, values in self.choices.items()
+            }
+            for place, pattern in enumerate(self.patterns)
+        )
 
     @property
     def size(self) -> int:
@@ -479,6 +499,7 @@ class _Keeper:
                 "goals": [goal.name for goal in goals],
                 "seed": seed,
                 "sampler": sampler,
+                "starts": [] if sampler == CHANCE else list(space.starts),
             }
         )
         self.study = self._opened(path, identity)
@@ -524,11 +545,19 @@ class _Keeper:
     def _sampler(self, number: int) -> Any:
         own = int(np.random.SeedSequence([self.seed, number]).generate_state(1)[0])
         samplers = self.optuna.samplers
-        if self.sampler == "random":
+        if self.sampler == CHANCE:
             return samplers.RandomSampler(seed=own)
-        if self.sampler == "tpe":
-            return samplers.TPESampler(seed=own, multivariate=False)
-        return samplers.NSGAIISampler(population_size=POPULATION, seed=own)
+        found = (
+            samplers.TPESampler(seed=own, multivariate=False)
+            if self.sampler == "tpe"
+            else samplers.NSGAIISampler(population_size=POPULATION, seed=own)
+        )
+        starts = self.space.starts
+        if number >= len(starts):
+            return found
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", self.optuna.exceptions.ExperimentalWarning)
+            return samplers.PartialFixedSampler(starts[number], found)
 
     def _evaluate(self, number: int, chosen: Mapping[str, Value], cache: Cache | None) -> None:
         states = self.optuna.trial.TrialState

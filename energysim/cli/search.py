@@ -65,7 +65,7 @@ SHOWN = 40
     type=click.Choice(("nsga2", "tpe", "random")),
     default="nsga2",
     show_default=True,
-    help="Who proposes designs.",
+    help="Who proposes designs; all but chance begin with each pattern on all layers.",
 )
 @click.option(
     "--study",
