@@ -502,13 +502,18 @@ class _Keeper:
                 "starts": [] if sampler == CHANCE else list(space.starts),
             }
         )
-        self.study = self._opened(path, identity)
+        directions = ["maximize" if goal.largest else "minimize" for goal in goals]
+        self.kept = None if path is None else self._opened(path, identity, directions)
+        # Proposed and tried in memory, and written when it is over, in one piece: a process that is
+        # killed leaves whole trials, and the one it was at is proposed again.
+        self.study = self.optuna.create_study(directions=directions)
+        before = self.kept.get_trials(deepcopy=False) if self.kept is not None else ()
+        self.study.add_trials([each for each in before if each.state.is_finished()])
 
-    def _opened(self, path: Path | None, identity: str) -> Any:
+    def _opened(self, path: Path, identity: str, directions: Sequence[str]) -> Any:
         optuna = self.optuna
-        directions = ["maximize" if goal.largest else "minimize" for goal in self.goals]
         try:
-            storage = path and optuna.storages.JournalStorage(
+            storage = optuna.storages.JournalStorage(
                 optuna.storages.journal.JournalFileBackend(str(path))
             )
             found = optuna.create_study(
@@ -529,17 +534,14 @@ class _Keeper:
 
     def tried(self, trials: int, cache: Cache | None) -> Iterator[int]:
         """Try designs until there are enough."""
-        states = self.optuna.trial.TrialState
-        for old in self.study.get_trials(deepcopy=False):
-            if old.state is states.RUNNING:  # a process was killed here
-                self._evaluate(old.number, old.params, cache)
         yield len(self.study.trials)
         while len(self.study.trials) < trials:
             number = len(self.study.trials)
             # Of its own for each trial, so that what comes next depends on the file alone.
             self.study.sampler = self._sampler(number)
-            trial = self.study.ask(self.distributions)
-            self._evaluate(trial.number, trial.params, cache)
+            self._evaluate(self.study.ask(self.distributions), cache)
+            if self.kept is not None:
+                self.kept.add_trial(self.study.trials[number])
             yield len(self.study.trials)
 
     def _sampler(self, number: int) -> Any:
@@ -559,23 +561,14 @@ class _Keeper:
             warnings.simplefilter("ignore", self.optuna.exceptions.ExperimentalWarning)
             return samplers.PartialFixedSampler(starts[number], found)
 
-    def _evaluate(self, number: int, chosen: Mapping[str, Value], cache: Cache | None) -> None:
-        states = self.optuna.trial.TrialState
-        if chosen.keys() != self.distributions.keys():  # killed while it was proposed
-            self.study.tell(number, state=states.FAIL)
-            return
+    def _evaluate(self, trial: Any, cache: Cache | None) -> None:
         try:
-            result = self.space.run(chosen, cache)
+            result = self.space.run(trial.params, cache)
         except (DoesNotFitError, InputError) as error:
-            self._note(number, str(error))
-            self.study.tell(number, state=states.FAIL)
+            trial.set_user_attr("note", str(error))
+            self.study.tell(trial, state=self.optuna.trial.TrialState.FAIL)
         else:
-            self.study.tell(number, [goal.measure(result) for goal in self.goals])
-
-    def _note(self, number: int, text: str) -> None:
-        # there is no other way to a trial that another process began
-        storage, trial = self.study._storage, self.study.trials[number]  # noqa: SLF001
-        storage.set_trial_user_attr(trial._trial_id, "note", text)  # noqa: SLF001
+            self.study.tell(trial, [goal.measure(result) for goal in self.goals])
 
     def finished(self) -> tuple[Trial, ...]:
         """All trials that are over."""

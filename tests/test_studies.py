@@ -207,6 +207,31 @@ def test_what_does_not_fit_is_kept_with_a_note(cache: Cache) -> None:
     assert all(each.chosen["levels.SRAM.capacity_kib"] == 0.1 for each in failed)
 
 
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_process_killed_while_it_proposes_loses_nothing(
+    sampler: str, cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, goals = space(*SMALL, patterns=PATTERNS), ("energy", "live_weights")
+    whole = study(own, goals, trials=16, sampler=sampler, cache=cache).trials
+    path = tmp_path / "study"
+
+    class Killed(BaseException):
+        pass
+
+    def killed(*_: object) -> None:
+        raise Killed
+
+    for trials in (3, 9):
+        study(own, goals, trials=trials, sampler=sampler, path=path, cache=cache)
+        with monkeypatch.context() as patch:
+            patch.setattr(Space, "run", killed)
+            with pytest.raises(Killed):
+                study(own, goals, trials=16, sampler=sampler, path=path, cache=cache)
+    resumed = study(own, goals, trials=16, sampler=sampler, path=path, cache=cache)
+    assert resumed.trials == whole
+    assert all(row["note"] == "" for row in resumed.rows())
+
+
 @pytest.mark.parametrize("sampler", ["nsga2", "tpe"])
 def test_the_ends_of_the_front_are_tried_first(sampler: str, cache: Cache) -> None:
     own = space(*SMALL, patterns=PATTERNS)
