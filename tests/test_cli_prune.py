@@ -42,6 +42,20 @@ def test_table_json_and_csv_say_the_same() -> None:
     assert len(table) == 1 + len(found.layers)
 
 
+def test_methods_without_scores_give_valid_json() -> None:
+    layers = json.loads(
+        pruned("--method", "uniform", "--format", "json").out, parse_constant=pytest.fail
+    )["layers"]
+    assert [layer["score_sum"] for layer in layers] == [None] * 5
+
+
+def test_a_file_that_can_not_be_written_is_told_before_the_work() -> None:
+    done = pruned("-o", "nowhere/mask.npz")
+    assert done.status == 2
+    assert "the folder nowhere does not exist" in done.err
+    assert done.out == ""
+
+
 def test_masks_are_written_run_and_trained() -> None:
     done = pruned("--density", "0.1", "--seed", "3", "-o", "mask.npz")
     assert done.status == 0

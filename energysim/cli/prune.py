@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from energysim.cli import options
-from energysim.yamlio import write_atomically
+from energysim.yamlio import check_writable, write_atomically
 
 if TYPE_CHECKING:
     from energysim.cli.render import Grid
@@ -129,11 +129,13 @@ def command(
     from energysim.catalog import load_network
     from energysim.cli import render
     from energysim.network import Scale
-    from energysim.prune import CollapseError, prune
+    from energysim.prune import STEPS, prune
     from energysim.sparsity.maskfile import mask_file
 
     if critical and output is not None:
         raise click.UsageError("--critical chooses no masks: leave out -o")
+    if output is not None:
+        check_writable(output)
     network = load_network(net, pattern=pattern, scale=Scale(width, side, classes))
     settings["batch"] = _batch(method, data, network)
     target = options.Target(print_format or "table", None)
@@ -141,15 +143,11 @@ def command(
         click.echo(_critical_text(network, method, settings, target), nl=False)
         return
     with render.progress(visible=not quiet) as bar:
-        steps = settings["steps"] or (100 if method == "synflow" else 1)
+        steps = settings["steps"] or STEPS[method]
         tell = None if bar is None else lambda step: bar(step, steps, "step")
         found = prune(network, method, density, tell=tell, **settings)
     click.echo(_text(found, target), nl=False)
-    if found.collapsed:
-        try:
-            _ = found.network
-        except CollapseError as error:
-            raise error from None
+    _ = found.network  # refuses where a layer is emptied
     if output is not None:
         write_atomically(output, mask_file(found.masks))
         if not quiet:
@@ -230,7 +228,7 @@ def _grid(found: Pruned) -> Grid:
         title += f" · {found.steps} steps, {found.schedule}"
     times = f"{found.weights / max(found.live, 1):.3g}x fewer weights"
     footer = [f"{times}, {100 * found.mac_density:.3g} % of the MACs"]
-    flows = [each.flow for each in layers]
+    flows = [each.flow for each in layers if each.flow is not None]
     if found.method == "synflow":
         least, most = min(flows), max(flows)
         footer.append(f"flow through a layer: largest {most / least:.7g}x the smallest")

@@ -61,8 +61,8 @@ class Kept:
     """live weights before"""
     live: int
     """weights that stay"""
-    flow: float
-    """sum of its scores before anything was pruned"""
+    flow: float | None
+    """sum of its scores before anything was pruned; None by a method that gives none"""
 
     @property
     def density(self) -> float:
@@ -378,7 +378,7 @@ def _pruned(
             layer,
             int(before[layer.name].sum()),
             int(masks[layer.name].sum()),
-            float(flows[layer.name].sum()) if flows else float("nan"),
+            float(flows[layer.name].sum()) if flows else None,
         )
         for layer in begun.layers
     )
