@@ -552,7 +552,7 @@ class _Keeper:
         found = (
             samplers.TPESampler(seed=own, multivariate=False)
             if self.sampler == "tpe"
-            else samplers.NSGAIISampler(population_size=POPULATION, seed=own)
+            else _in_order(samplers.NSGAIISampler)(population_size=POPULATION, seed=own)
         )
         starts = self.space.starts
         if number >= len(starts):
@@ -582,6 +582,21 @@ class _Keeper:
             for each in self.study.get_trials(deepcopy=False)
             if each.state.is_finished()
         )
+
+
+def _in_order(sampler: Any) -> Any:
+    """Give a genetic sampler its parents always by number.
+
+    It keeps them in memory, and has them in another order when it selects them than when it looks
+    them up: a study that goes on from its file would propose something else.
+    """
+
+    class InOrder(sampler):  # type: ignore[misc]
+        def get_parent_population(self, study: Any, generation: int) -> list[Any]:
+            found = super().get_parent_population(study, generation)
+            return sorted(found, key=lambda each: each.number)
+
+    return InOrder
 
 
 def _is_journal(path: Path) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -156,19 +155,17 @@ def test_a_network_without_weights_has_none_that_are_dead(cache: Cache) -> None:
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_the_same_seed_proposes_the_same(sampler: str, cache: Cache, tmp_path: Path) -> None:
-    """Also in two steps, from a file."""
+    """Also in steps, from a file."""
     own = space(*SMALL, patterns=PATTERNS)
     settings: dict[str, Any] = {"sampler": sampler, "cache": cache}
     goals = ("energy", "live_weights")
-    whole = study(own, goals, trials=30, **settings)
-    kept = tmp_path / "study"
-    first = study(own, goals, trials=11, path=kept, **settings)
-    assert len(first.trials) == 11
-    again = study(own, goals, trials=30, path=kept, **settings)
-    assert again.rows() == whole.rows()
-    other = study(own, goals, trials=30, seed=1, **settings)
+    whole = study(own, goals, trials=40, **settings)
+    kept, other = tmp_path / "study", study(own, goals, trials=40, seed=1, **settings)
     assert other.rows() != whole.rows()
-    assert study(own, goals, trials=30, path=kept, **settings).rows() == whole.rows()
+    for trials in (1, 11, 12, 13, 14, 25, 29, 36, 38, 40):  # generations are of 12
+        found = study(own, goals, trials=trials, path=kept, **settings)
+        assert found.trials == whole.trials[:trials]
+    assert study(own, goals, trials=40, path=kept, **settings).rows() == whole.rows()
 
 
 def test_the_front_is_that_of_all_pairs(cache: Cache) -> None:
@@ -355,18 +352,18 @@ def test_table_and_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_killed_it_goes_on_to_the_same_end(tmp_path: Path) -> None:
     whole = tmp_path / "whole.csv"
-    command = [sys.executable, "-m", "energysim", *COMMAND, "--trials", "40", "-q"]
+    command = [sys.executable, "-m", "energysim", *COMMAND, "--trials", "30", "-q"]
     subprocess.run([*command, "-o", whole], check=True)
     kept, table = tmp_path / "study", tmp_path / "t.csv"
-    killed = 0
-    for wait in (3.0, 4.0, 5.0):
+    for trials in (2, 27):
         with subprocess.Popen([*command, "--study", kept, "-o", table]) as process:
-            time.sleep(wait)
-            if process.poll() is None:
-                os.kill(process.pid, signal.SIGKILL)
-                killed += 1
+            while not kept.exists() or kept.read_bytes().count(b"\n") < trials:
+                assert process.poll() is None
+                time.sleep(0.01)
+            process.send_signal(signal.SIGKILL)
+        assert process.returncode == -signal.SIGKILL
+        assert not table.exists()
     subprocess.run([*command, "--study", kept, "-o", table], check=True)
-    assert killed
     assert table.read_bytes() == whole.read_bytes()
 
 

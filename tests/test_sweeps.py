@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -526,19 +527,29 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 def test_killed_at_any_moment_nothing_is_lost_or_doubled(tmp_path: Path, expected: bytes) -> None:
+    """After the first, third ... of 12 blocks, and a little later."""
     rng = random.Random(0)
     store, table = tmp_path / "s", tmp_path / "t.csv"
-    killed = 0
-    for _ in range(6):
+    for blocks in (0, 1, 3, 6):
         with subprocess.Popen(command("--store", store, "-o", table)) as process:
-            try:
-                process.wait(timeout=1 + rng.random() * 3)
-            except subprocess.TimeoutExpired:
-                process.send_signal(signal.SIGKILL)
-                killed += 1
+            while kept_blocks(store) < blocks:
+                assert process.poll() is None
+                time.sleep(0.01)
+            time.sleep(rng.random() * 0.02)
+            process.send_signal(signal.SIGKILL)
+        assert process.returncode == -signal.SIGKILL
     subprocess.run(command("--store", store, "-o", table), check=True)
-    assert killed
     assert table.read_bytes() == expected
+
+
+def kept_blocks(store: Path) -> int:
+    if not store.exists():
+        return 0
+    with closing(sqlite3.connect(f"file:{store}?mode=ro", uri=True)) as database:
+        try:
+            return int(database.execute("select count(*) from blocks").fetchone()[0])
+        except sqlite3.OperationalError:  # not made yet
+            return 0
 
 
 def test_two_processes_on_one_store(tmp_path: Path, expected: bytes) -> None:
