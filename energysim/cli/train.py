@@ -156,6 +156,12 @@ recipe_options = options.together(
     help="Of weights, order and augmentation; a run each.",
 )
 @options.masks
+@click.option(
+    "--begin",
+    type=click.Path(path_type=Path),
+    metavar="FILE.npz",
+    help="Begin with the weights in a file, such as weights.npz of a run.  [default: draw them]",
+)
 @options.width
 @options.side
 @click.option(
@@ -211,6 +217,7 @@ def command(
     patterns: tuple[str | None, ...],
     seeds: tuple[int, ...],
     masks: Path | None,
+    begin: Path | None,
     width: float,
     side: int | None,
     recipe_name: str,
@@ -259,7 +266,7 @@ def command(
         for net in nets
         for pattern in patterns
     ]
-    jobs = _jobs(networks, images, recipe, seeds, backend)
+    jobs = _jobs(networks, images, recipe, seeds, backend, begin)
     if not quiet:
         _say_data(images, recipe)
     if verbose and backend == "numpy":
@@ -376,13 +383,24 @@ def _refuse(nets: Sequence[str]) -> None:
 
 
 def _jobs(
-    networks: Sequence[Any], images: Dataset, recipe: Recipe, seeds: Sequence[int], backend: str
+    networks: Sequence[Any],
+    images: Dataset,
+    recipe: Recipe,
+    seeds: Sequence[int],
+    backend: str,
+    begin: Path | None,
 ) -> list[Job]:
     """All runs, without repeats."""
     from energysim.errors import InputError
     from energysim.train.job import Job
+    from energysim.train.weights import Weights
 
-    jobs = [Job(network, images, recipe, seed, backend) for network in networks for seed in seeds]
+    weights = None if begin is None else Weights.load(begin)
+    jobs = [
+        Job(network, images, recipe, seed, backend, weights)
+        for network in networks
+        for seed in seeds
+    ]
     hashes: dict[str, str] = {}
     for job in jobs:
         own = job.described["network_sha256"]

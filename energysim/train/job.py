@@ -14,6 +14,7 @@ from energysim.errors import InputError
 from energysim.network import Network
 from energysim.train.data import Augmentation, Dataset
 from energysim.train.recipe import Recipe
+from energysim.train.weights import Weights
 
 FORMAT = 1
 """Number of the procedure: runs of another one are neither resumed nor counted as done."""
@@ -35,7 +36,7 @@ class Job:
     Raises
     ------
     InputError
-        If the images are not what the network reads.
+        If the images are not what the network reads, or the weights to begin with are not its own.
     """
 
     network: Network
@@ -46,6 +47,8 @@ class Job:
     seed: int
     backend: str = NUMPY
     """``numpy``, ``torch``, or ``torch-bf16``, which multiplies in bfloat16"""
+    begin: Weights | None = None
+    """weights to begin with, in place of drawn ones"""
 
     def __post_init__(self) -> None:
         classes, outputs = len(self.data.classes), self.network.layers[-1].output[0]
@@ -65,6 +68,8 @@ class Job:
                 f"{self.network.name} reads images of {self.network.input_size[1]} x"
                 f" {self.network.input_size[2]} pixels; images are made squares"
             )
+        if self.begin is not None:
+            self.begin.fitted(self.network)  # refuses those of another network
 
     @property
     def read(self) -> tuple[int, int]:
@@ -79,7 +84,8 @@ class Job:
     @cached_property
     def described(self) -> dict[str, Any]:
         """All that decides the result, as plain data."""
-        return {
+        begin = {} if self.begin is None else {"begin_sha256": self.begin.sha256}
+        return begin | {
             "format": FORMAT,
             "network": self.network.name,
             "network_sha256": digest([asdict(layer) for layer in self.network.layers]),

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from energysim.train.engine import TOP, Score
 from energysim.train.job import Job
 from energysim.train.model import Watch
@@ -164,19 +162,6 @@ def densities_csv(densities: Mapping[str, tuple[float, float]], source: str) -> 
 def log_text(records: Sequence[Record]) -> str:
     """The log: one line of JSON an epoch."""
     return "".join(f"{json.dumps(each, allow_nan=False)}\n" for each in records)
-
-
-def weights_by_name(job: Job, weights: Mapping[str, Any], running: Mapping[str, Any]) -> Record:
-    """Weights and running statistics as frameworks hold them, ``[K, C, R, S]``."""
-    kinds = {f"{layer.name}.weight": layer for layer in job.network.layers}
-    found: Record = {}
-    for name, each in weights.items():
-        if name in kinds:
-            groups, filters, *rest = each.shape
-            found[name] = np.ascontiguousarray(each).reshape(groups * filters, *rest)
-        else:
-            found[name] = each.copy()
-    return found | {name: each.copy() for name, each in running.items()}
 
 
 def to_csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:

@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,8 +38,8 @@ from energysim.train.record import (
     row_of,
     rows_in,
     to_csv,
-    weights_by_name,
 )
+from energysim.train.weights import Weights
 from energysim.yamlio import UNFINISHED, write_atomically
 
 if TYPE_CHECKING:
@@ -150,6 +150,8 @@ class _Run:
         self.data, self.held = _parted(job, self.generators["held_out"])
         self.augmentation = job.augmentation
         self.engine = _engine(job, self.generators["init"], threads, device)
+        if job.begin is not None:
+            self.engine.load(_beginning(job.begin, self.engine, job))
         self.records: tuple[Record, ...] = ()
         self.path = folder / CHECKPOINT if folder is not None else None
         if self.path is not None and self.path.exists():
@@ -188,7 +190,7 @@ class _Run:
             row_of(job, self.records, self.engine.name),
             self.records,
             densities_of(watch),
-            weights_by_name(job, views, state.running),
+            Weights.of(job.network, views, state.running).arrays,
         )
 
     def _over(self) -> bool:
@@ -276,6 +278,12 @@ def _engine(job: Job, rng: np.random.Generator, threads: int | None, device: str
         job.network, job.recipe, rng, device=device, bf16=job.backend == TORCH_BF16
     )
     return engine
+
+
+def _beginning(begin: Weights, engine: Trainer, job: Job) -> State:
+    """The weights that a run begins with in place of drawn ones."""
+    weights, running = begin.fitted(job.network)
+    return replace(engine.state(), weights=weights, running=running)
 
 
 def _numpy_engine(engine: Trainer, job: Job, state: State) -> Engine:
