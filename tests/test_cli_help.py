@@ -19,6 +19,7 @@ COMMANDS = [
     "run",
     "train",
     "prune",
+    "lowrank",
     "list",
     "show",
     "check",
@@ -205,7 +206,7 @@ def test_completion_survives_unreadable_folders(monkeypatch: pytest.MonkeyPatch)
     ("args", "words"),
     [
         (["rnu"], "no command named 'rnu'. Did you mean 'run'?"),
-        (["xyzzy"], "no command named 'xyzzy'. Commands: run, train, prune, list, show"),
+        (["xyzzy"], "no command named 'xyzzy'. Commands: run, train, prune, lowrank, list, show"),
         (["--nonsense"], "No such option"),
         (["list", "networks"], "'networks' is not one of"),
         (["run", "--net", "vgg16"], "Missing option '--hw'"),

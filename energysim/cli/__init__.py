@@ -28,6 +28,7 @@ _MODULES = {
     "run": "run",
     "train": "train",
     "prune": "prune",
+    "lowrank": "lowrank",
     "list": "list_",
     "show": "show",
     "check": "check",

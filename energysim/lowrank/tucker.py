@@ -113,6 +113,39 @@ def _leading(tensor: Floats, rank: int) -> Floats:
     return vectors[:, :rank]
 
 
+def bases(kernel: Floats) -> tuple[Floats, Floats]:
+    """Orthonormal bases of the channels, those that carry most of a kernel first (HOSVD).
+
+    Parameters
+    ----------
+    kernel : ndarray, shape (K, C, R, S)
+
+    Returns
+    -------
+    of_input, of_output : ndarray, shapes (C, C) and (K, K)
+    """
+    filters, channels, _, _ = kernel.shape
+    return _leading(kernel.transpose(1, 0, 2, 3), channels), _leading(kernel, filters)
+
+
+def core_of(kernel: Floats) -> Floats:
+    """A kernel in its own :func:`bases`: ranks cut it to its first rows and columns.
+
+    Parameters
+    ----------
+    kernel : ndarray, shape (K, C, R, S)
+
+    Returns
+    -------
+    ndarray, shape (K, C, R, S)
+        In double precision.
+    """
+    whole = kernel.astype(np.float64)
+    of_input, of_output = bases(whole)
+    core: Floats = np.einsum("kcrs,kj,ci->jirs", whole, of_output, of_input, optimize=True)
+    return core
+
+
 def singular_values(kernel: Floats) -> tuple[Floats, Floats]:
     """Singular values along the input and the output channels, large ones first.
 

@@ -249,6 +249,7 @@ class Model:
         gradient: Floats,
         *,
         of_images: bool = False,
+        extra: Mapping[str, Floats] | None = None,
     ) -> Floats | None:
         """Gradients of all that is learnt, and if asked for of the images.
 
@@ -264,6 +265,8 @@ class Model:
             Overwritten.
         of_images : bool
             Else none is computed.
+        extra : mapping of str to ndarray, optional
+            Gradients of outputs of layers, by name, from what the loss takes of them by itself.
 
         Returns
         -------
@@ -273,7 +276,9 @@ class Model:
         gradient[:] = 0
         into = self.layout.views(gradient)
         last = self.network.layers[-1]
-        flows = {last.name: dscores.reshape(trace.outputs[last.name].shape)}
+        flows = dict(extra or {})
+        own = dscores.reshape(trace.outputs[last.name].shape)
+        flows[last.name] = flows[last.name] + own if last.name in flows else own
         if of_images:
             flows[NETWORK_INPUT] = np.zeros_like(trace.outputs[NETWORK_INPUT])
         for layer in reversed(self.network.layers):
