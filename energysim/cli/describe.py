@@ -22,7 +22,7 @@ LONGEST_RECORD = 110
 
 def recipe_yaml(name: str, recipe: Recipe) -> str:
     """Write a recipe of training as a file, what each field means behind it."""
-    text = to_yaml(recipe.model_dump(mode="json"))
+    text = to_yaml(recipe.described())
     fields = type(recipe).model_fields
     widest = max(map(len, text.splitlines()))
     lines = [f"# recipe {name}, for 'energysim train --recipe FILE.yaml'"]

@@ -88,6 +88,8 @@ def measure(
         If another process works in the folder.
     InputError
         If the weights can't be read.
+    KeyboardInterrupt
+        When interrupted; says what is kept.
     """
     known = {_key(each): each for each in row.get("robust", ())}
     many = min(images or len(job.data.test), len(job.data.test))
@@ -98,7 +100,14 @@ def measure(
     with held(folder), one_blas_thread():
         target, batches = _target(job, folder, many)
         for key, attack in missing.items():
-            found = _Measurement(job, folder, attack, many, threads, tell).go(target, batches)
+            measurement = _Measurement(job, folder, attack, many, threads, tell)
+            try:
+                found = measurement.go(target, batches)
+            except KeyboardInterrupt:
+                raise KeyboardInterrupt(
+                    f"{attack.name}: {measurement.done} of {many} images are kept in {folder}; the"
+                    " same command goes on from there."
+                ) from None
             known[key] = found
             row = row | {"robust": [known[each] for each in sorted(known)]}
             write_record(folder, row)
@@ -142,6 +151,8 @@ class _Measurement:
         self.path = folder / UNFINISHED_ATTACK
         self.own = settings(attack, images) | {"run": job.name}
         self.threads = threads or cores()
+        self.done = 0
+        """images"""
 
     def go(self, target: Target, batches: Callable[[], Iterator[Batch]]) -> Record:
         """Attack what is left of the images."""
@@ -159,6 +170,7 @@ class _Measurement:
             for number, (still, hit) in enumerate(scores, start=begun + 1):
                 clean, struck = clean + still, struck + hit
                 self._keep(number, clean, struck)
+                self.done = struck.images
                 if self.tell is not None:
                     self.tell(Strike(self.job, self.attack, struck.images, self.images))
         loss = struck.loss / struck.images

@@ -14,6 +14,7 @@ from energysim.errors import InputError
 from energysim.network import Network
 from energysim.train.data import Augmentation, Dataset
 from energysim.train.recipe import Recipe
+from energysim.train.rewire import check_rewirable
 from energysim.train.weights import Weights
 
 FORMAT = 1
@@ -63,6 +64,8 @@ class Job:
                 f"images of {self.data.name} have {given} channels, and {self.network.name} reads"
                 f" {wanted}. Choose a network for colour images"
             )
+        if self.recipe.rewire is not None:
+            check_rewirable(self.network, self.recipe.rewire.mode)
         if self.backend != NUMPY and (self.recipe.rewire or self.recipe.adversarial):
             raise InputError(
                 f"back-end {self.backend} neither rewires a network nor attacks it in training."

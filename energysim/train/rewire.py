@@ -280,13 +280,7 @@ class Wiring:
         InputError
             If channels are asked for and the network has patterns or masks of its own.
         """
-        sparse = [each.name for each in network.layers
-                  if each.stores_weights and each.weights < each.weights_dense]  # fmt: skip
-        if mode is Mode.CHANNEL and sparse:
-            raise InputError(
-                f"{network.name} has a mask of its own ({', '.join(sparse[:3])}), of which whole"
-                " channels are not rewired. Leave out the pattern, or rewire mode irregular"
-            )
+        check_rewirable(network, mode)
         layout = Layout.of(network)
         weighted = [layer for layer in network.layers if layer.stores_weights]
         parts = tuple(
@@ -377,6 +371,26 @@ class Wiring:
     def _many(self, part: Part, density: float) -> int:
         """Units of a layer that are live at a density."""
         return max(1, round(density * int(part.of(self.allowed)[:, 0].sum())))
+
+
+def check_rewirable(network: Network, mode: Mode) -> None:
+    """Refuse to rewire channels of a network that has patterns or masks of its own.
+
+    Raises
+    ------
+    InputError
+    """
+    sparse = [
+        each.name
+        for each in network.layers
+        if each.stores_weights and each.weights < each.weights_dense
+    ]
+    if mode is Mode.CHANNEL and sparse:
+        raise InputError(
+            f"{network.name} is sparse in itself ({', '.join(sparse[:3])}), and whole channels of"
+            " it are not rewired. Leave out its pattern or mask, or choose mode irregular, which"
+            " stays within them"
+        )
 
 
 def _features(network: Network, layer: Layer) -> int:
