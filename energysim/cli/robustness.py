@@ -97,8 +97,9 @@ def _settings(option: str, text: str) -> tuple[str, dict[str, Any]]:
     for word in others:
         name, sign, value = word.partition("=")
         if not sign:
+            such = "share=0.5" if option == "--rewire" else "steps=7"
             raise click.BadParameter(
-                f"'{word}' is no setting, such as {'share=0.5' if 'rewire' in option else 'steps=7'}",
+                f"'{word}' is no setting, such as {such}",
                 param_hint=f"'{option}'",
             )
         found[name] = _value(value)
