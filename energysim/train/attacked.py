@@ -7,7 +7,6 @@ the run has left. An interrupted measurement goes on where it was.
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -16,16 +15,14 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from energysim.errors import InputError
 from energysim.train.attacks import Attack, Target, robust_batch
 from energysim.train.data import Batch, Split, in_order
 from energysim.train.engine import Score, cores, in_turn, one_blas_thread
 from energysim.train.job import Job
-from energysim.train.parameters import Arrays, Layout, running_start
+from energysim.train.parameters import Layout
 from energysim.train.record import WEIGHTS_FILE, Record
 from energysim.train.run import held, parted, write_record
+from energysim.train.weights import Weights
 from energysim.yamlio import write_atomically
 
 AT_ONCE = 128
@@ -199,30 +196,8 @@ class _Measurement:
 def _target(job: Job, folder: Path, images: int) -> tuple[Target, Callable[[], Iterator[Batch]]]:
     """The trained network, and the images in batches."""
     data, _ = parted(job, job.generators()["held_out"])
-    weights, running = _weights(job, folder / WEIGHTS_FILE)
+    vector, running = Weights.load(folder / WEIGHTS_FILE).fitted(job.network)
+    weights = Layout.of(job.network).views(vector)
     some = Split(data.test.images[:images], data.test.labels[:images])
     target = Target.of(job.network, weights, running, data)
     return target, lambda: in_order(data, some, AT_ONCE, read=job.read)
-
-
-def _weights(job: Job, path: Path) -> tuple[Arrays, Arrays]:
-    """Weights and running statistics that a run has left, as the model has them.
-
-    Raises
-    ------
-    InputError
-        If the file is damaged, or of another network.
-    """
-    layout = Layout.of(job.network)
-    views = layout.views(np.zeros(layout.total, np.float32))
-    running = running_start(job.network)
-    try:
-        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            for name, view in (*views.items(), *running.items()):
-                view[...] = file[name].reshape(view.shape)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(
-            f"is not what the run has left ({error}). Remove the folder to train anew",
-            where=str(path),
-        ) from None
-    return views, running
