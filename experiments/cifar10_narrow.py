@@ -105,7 +105,7 @@ def run(data: Dataset, work: Path) -> None:
 def summarise() -> list[dict[str, object]]:
     """Mean and spread over seeds, and what each pattern loses against dense, seed by seed."""
     recipe, _ = load_model(RECIPE, Recipe)
-    own = digest(recipe.model_dump(mode="json"))
+    own = digest(recipe.described())
     groups: dict[tuple[str, str], list[dict[str, str]]] = {}
     for row in (row for row in read(ROWS) if row["recipe_sha256"] == own):
         groups.setdefault((row["network"].split("+")[0], row["pattern"]), []).append(row)

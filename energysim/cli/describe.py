@@ -22,12 +22,16 @@ LONGEST_RECORD = 110
 
 def recipe_yaml(name: str, recipe: Recipe) -> str:
     """Write a recipe of training as a file, what each field means behind it."""
-    text = to_yaml(recipe.model_dump(mode="json"))
-    fields = type(recipe).model_fields
+    fields, given = type(recipe).model_fields, recipe.described()
+    text = to_yaml(given) + "".join(f"# {each}:\n" for each in fields if each not in given)
     widest = max(map(len, text.splitlines()))
     lines = [f"# recipe {name}, for 'energysim train --recipe FILE.yaml'"]
     for line in text.splitlines():
-        meaning = " ".join((fields[line.split(":")[0]].description or "").replace("`", "").split())
+        meaning = " ".join(
+            (fields[line.removeprefix("# ").split(":")[0]].description or "")
+            .replace("`", "")
+            .split()
+        )
         lines.append(f"{line:<{widest}}  # {meaning}".rstrip())
     return "\n".join(lines) + "\n"
 

@@ -84,6 +84,12 @@ def _mask_path(_ctx: click.Context, _param: click.Parameter, path: Path | None) 
     "[default: digits]",
 )
 @click.option(
+    "--like",
+    type=click.Path(path_type=Path),
+    metavar="FILE.npz",
+    help="Instead of a method, draw as many weights of each layer at random as these masks have.",
+)
+@click.option(
     "--critical",
     is_flag=True,
     help="Instead of one density, prune by steps of 10^(1/4) until a layer is emptied.",
@@ -107,6 +113,7 @@ def command(
     method: str,
     density: float,
     data: str | None,
+    like: Path | None,
     print_format: str | None,
     output: Path | None,
     *,
@@ -139,19 +146,41 @@ def command(
     network = load_network(net, pattern=pattern, scale=Scale(width, side, classes))
     settings["batch"] = _batch(method, data, network)
     target = options.Target(print_format or "table", None)
+    found = None if like is None else _alike(network, like, settings["seed"])
     if critical:
         click.echo(_critical_text(network, method, settings, target), nl=False)
         return
-    with render.progress(visible=not quiet) as bar:
+    with render.progress(visible=not quiet and found is None) as bar:
         steps = settings["steps"] or STEPS[method]
         tell = None if bar is None else lambda step: bar(step, steps, "step")
-        found = prune(network, method, density, tell=tell, **settings)
+        found = found or prune(network, method, density, tell=tell, **settings)
     click.echo(_text(found, target), nl=False)
     _ = found.network  # refuses where a layer is emptied
     if output is not None:
         write_atomically(output, mask_file(found.masks))
         if not quiet:
             render.say(f"wrote {output} (masks of {len(found.masks)} layers)")
+
+
+def _alike(network: Network, path: Path, seed: int) -> Pruned:
+    """Masks by chance.
+
+    Raises
+    ------
+    UsageError
+        If something else decides which weights stay, too.
+    InputError
+        If the file holds no masks of the network.
+    """
+    from energysim.prune import alike
+    from energysim.sparsity import MaskFile
+
+    given = click.get_current_context().get_parameter_source
+    for name in ("method", "density", "steps", "schedule", "keep_one", "data", "critical"):
+        if given(name) is click.core.ParameterSource.COMMANDLINE:
+            option = name.replace("_", "-")
+            raise click.UsageError(f"--like draws what stays: leave out --{option}")
+    return alike(network, MaskFile.open(path), seed=seed)
 
 
 def _batch(method: str, data: str | None, network: Network) -> Batch | None:

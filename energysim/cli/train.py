@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from energysim.cli import options
+from energysim.cli.robustness import NESTED, attack_options, nested_fields, nested_options
 from energysim.errors import did_you_mean
 from energysim.sparsity import PATTERNS
 
 if TYPE_CHECKING:
     from energysim.cli.render import Grid
     from energysim.network import Scale
+    from energysim.train.attacked import Strike
     from energysim.train.data import Dataset
     from energysim.train.grid import Attempt, Row
     from energysim.train.job import Job
@@ -174,6 +176,8 @@ recipe_options = options.together(
     "sparsity), or a .yaml file. Options below override it.",
 )
 @recipe_options
+@nested_options
+@attack_options
 @click.option(
     "--per-class",
     type=click.IntRange(1),
@@ -186,7 +190,8 @@ recipe_options = options.together(
     default=Path("runs"),
     show_default=True,
     metavar="FOLDER",
-    help="Where runs are kept: checkpoint, log, weights, densities of activations, accuracy.csv. "
+    help="Where runs are kept: checkpoint, log, weights, masks that were learnt, densities of "
+    "activations, accuracy.csv and, of attacks, robust.csv. "
     "What is done there is not run again, what was interrupted goes on.",
 )
 @click.option(
@@ -228,6 +233,8 @@ def command(
     device: str,
     print_format: str | None,
     output: Path | None,
+    attack_words: tuple[str, ...],
+    attack_images: int | None,
     *,
     quiet: bool,
     verbose: bool,
@@ -243,16 +250,20 @@ def command(
       energysim train --net vgg16_ps --data digits --epochs 5 --seed 0
       energysim train --net digits_cnn --patterns dense,PS4_P4,PS1_P9 --seeds 0-2 --out runs
       energysim train --net resnet18 --width 0.25 --data shapes --epochs 2 --per-class 50
+      energysim train --net digits_cnn --attack fgsm:0.1 --attack pgd:0.1,steps=20,restarts=2
+      energysim train --net digits_cnn --rewire irregular --density 0.1 --adversarial 0.1
     """  # noqa: D301 - click's mark is a backspace
     from energysim import catalog
-    from energysim.cli import render
+    from energysim.cli import render, robustness
     from energysim.network import Scale
     from energysim.train.grid import run_all
 
     target = options.target(output, print_format)
     if target.form in ("parquet", "html"):
         raise click.UsageError(f"train gives no {target.form}; choose one of table, csv, json, md")
-    recipe = _recipe(recipe_name, {key: own[key] for key in OWN if own[key] is not None})
+    attacks = robustness.attacks_of(attack_words, attack_images)
+    fields = {key: own[key] for key in (*OWN, *NESTED) if own[key] is not None}
+    recipe = _recipe(recipe_name, fields)
     _check_backend(backend, device, threads)
     _refuse(nets)
     if masks is not None and (len(nets) > 1 or patterns != (None,)):
@@ -274,16 +285,19 @@ def command(
     with _progress(jobs, quiet=quiet) as show:
         attempts = []
         for attempt in run_all(
-            jobs, out, threads=threads, device=device, tell=show.tell, begin=show.begin
-        ):
+            jobs, out, threads=threads, device=device, tell=show.tell, begin=show.begin,
+            attacks=attacks, attacked=attack_images, struck=show.strike,
+        ):  # fmt: skip
             show.end(attempt)
             attempts.append(attempt)
     rows = [attempt.row for attempt in attempts if attempt.row is not None]
     if rows:
-        render.print_text(_text(rows, target), target)
+        struck = robustness.robust_text(rows, attacks, attack_images, target)
+        render.print_text(_text(rows, target) + struck, target)
     if not quiet:
-        render.say(f"{len(rows)} of {len(jobs)} runs in {out}, table in {out / 'accuracy.csv'}")
-    if len(rows) < len(jobs):
+        tables = f"{out / 'accuracy.csv'}" + (f" and {out / 'robust.csv'}" if attacks else "")
+        render.say(f"{len(rows)} of {len(jobs)} runs in {out}, table in {tables}")
+    if any(attempt.row is None or attempt.problem is not None for attempt in attempts):
         context.exit(ASIDE)
 
 
@@ -328,7 +342,9 @@ def _recipe(name: str, own: dict[str, Any]) -> Recipe:
     else:
         hint = did_you_mean(name, RECIPES) or f" Known: {', '.join(RECIPES)}, or a .yaml file"
         raise click.BadParameter(f"no recipe named '{name}'.{hint}", param_hint="'--recipe'")
-    given = recipe.model_dump() | own
+    given = recipe.model_dump()
+    nested = {word: own.pop(word, None) for word in NESTED}
+    given |= own | nested_fields(given, **nested)
     if "schedule" in own:
         given["milestones"] = ()
     try:
@@ -486,6 +502,18 @@ class _Show:
             f"test {record['test_top1']:.2%}, {record['images_per_second']:,.0f} images/s"
         )
 
+    def strike(self, news: Strike) -> None:
+        """A batch of images was attacked, or all of them were."""
+        from energysim.cli.robustness import struck_words
+
+        words = f"{self._words(news.job)} {struck_words(news)}"
+        if self.bar is not None:
+            if self.task is None:
+                self.task = self.bar.add_task("", total=None)
+            self.bar.update(self.task, completed=news.done, total=news.images, description=words)
+        if news.record is not None and not self.quiet:
+            self._say(words)
+
     def end(self, attempt: Attempt) -> None:
         """A run is over, or needed none."""
         from energysim.train.run import BusyError
@@ -536,7 +564,9 @@ def _text(rows: Sequence[Row], target: options.Target) -> str:
     if target.form == "csv":
         return to_csv(rows, COLUMNS)
     if target.form == "json":
-        return as_json([{name: row[name] for name in COLUMNS} for row in rows])
+        more = ("layers", "robust")
+        return as_json([{name: row[name] for name in (*COLUMNS, *more) if name in row}
+                        for row in rows])  # fmt: skip
     return grid_text(_grid(rows), target)
 
 

@@ -4,6 +4,7 @@
 :func:`energysim.train.run.train` trains.
 """
 
+from energysim.prune.alike import alike
 from energysim.prune.prune import (
     BY_DATA,
     METHODS,
@@ -30,6 +31,7 @@ __all__ = [
     "Snip",
     "Start",
     "SynFlow",
+    "alike",
     "critical_compression",
     "erdos_renyi",
     "prune",

@@ -7,14 +7,15 @@ is attacked as it stands in use: with the running statistics of its norms.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from energysim.errors import InputError
+from energysim.errors import InputError, did_you_mean
 from energysim.network import Network
 from energysim.train import ops
 from energysim.train.data import Batch, Dataset
@@ -28,6 +29,9 @@ from energysim.train.scratch import Floats
 REACH = 2.5
 """Length of all steps together, in radii, where the length of one is not given (Madry et al., ICLR
 2018, as in their code)."""
+
+
+FORM = "Allowed: fgsm:RADIUS or pgd:RADIUS[,steps=7][,restarts=1][,length=L], as shares of a pixel"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +74,36 @@ class Attack:
         """Take one step to the edge of the ball (Goodfellow et al., ICLR 2015, section 4)."""
         return cls(radius, steps=1, length=radius or None, drawn=False)
 
+    @classmethod
+    def named(cls, text: str) -> Attack:
+        """Read an attack such as ``fgsm:0.031`` or ``pgd:8/255,steps=50,restarts=5,length=0.01``.
+
+        Raises
+        ------
+        InputError
+            If it is none; says what may stand there.
+        """
+        kind, _, rest = text.partition(":")
+        radius, *others = (word.strip() for word in rest.split(","))
+        kind = kind.strip().lower()
+        if kind not in ("fgsm", "pgd"):
+            hint = did_you_mean(kind, ("fgsm", "pgd"))
+            raise InputError(f"'{text}' is no attack.{hint} {FORM}")
+        given: dict[str, Any] = {}
+        for word in others:
+            key, _, value = word.partition("=")
+            if kind == "fgsm" or key not in _READ:
+                hint = did_you_mean(key, _READ) if kind == "pgd" else " FGSM has a radius only."
+                raise InputError(f"'{text}': '{word}' is no setting of {kind}.{hint} {FORM}")
+            given[key] = _number(_READ[key], value, text)
+        size = _number(share, radius, text)
+        return cls.fgsm(size) if kind == "fgsm" else cls(size, **given)
+
+    @property
+    def step(self) -> float:
+        """Length of a step."""
+        return self.length or REACH * self.radius / self.steps
+
     @property
     def name(self) -> str:
         """Its strength in words, to stand beside every accuracy."""
@@ -77,6 +111,29 @@ class Attack:
             return f"FGSM, radius {self.radius:.3g}"
         more = f", {self.restarts} restarts" if self.restarts > 1 else ""
         return f"PGD-{self.steps}, radius {self.radius:.3g}{more}"
+
+
+def share(text: str) -> float:
+    """Read a number, or two with a stroke between.
+
+    Examples
+    --------
+    >>> share("0.25"), share("8/32")
+    (0.25, 0.25)
+    """
+    above, _, below = text.partition("/")
+    return float(above) / float(below or 1)
+
+
+_READ: Mapping[str, Callable[[str], float]] = {"steps": int, "restarts": int, "length": share}
+"""Settings of PGD beside its radius, and what reads each."""
+
+
+def _number(read: Callable[[str], float], value: str, text: str) -> float:
+    try:
+        return read(value)
+    except (ValueError, ZeroDivisionError):
+        raise InputError(f"'{text}': '{value}' is no number that can stand there. {FORM}") from None
 
 
 @dataclass(frozen=True)
@@ -134,8 +191,7 @@ class Target:
         """Gradient of the loss by the images, shape (C, H, W, N)."""
         scores, trace = self.model.forward(self.weights, x)
         _, dscores = ops.cross_entropy(scores, labels)
-        unused = np.empty(self.model.layout.total, x.dtype)
-        found = self.model.backward(self.weights, trace, dscores, unused, of_images=True)
+        found = self.model.backward(self.weights, trace, dscores, None, of_images=True)
         assert found is not None  # was asked for
         return found
 
@@ -171,21 +227,91 @@ def changed(target: Target, batch: Batch, attack: Attack, rng: np.random.Generat
     x = np.asarray(batch.x, target.low.dtype)
     if attack.radius == 0:
         return x
-    length = attack.length or REACH * attack.radius / attack.steps
     with no_warnings():
         worst, margins = x.copy(), target.margins(x, batch.y)
         for _ in range(attack.restarts):
-            moved = x
-            if attack.drawn:
-                start = rng.uniform(-attack.radius, attack.radius, x.shape).astype(x.dtype)
-                moved = target.kept(x + start * target.unit, x, attack.radius)
-            for _ in range(attack.steps):
-                step = np.sign(target.gradient(moved, batch.y)) * (length * target.unit)
-                moved = target.kept(moved + step, x, attack.radius)
+            moved = stepped(target, x, batch.y, attack, rng)
             found = target.margins(moved, batch.y)
             better = found > margins
             worst[..., better], margins = moved[..., better], np.maximum(found, margins)
     return worst
+
+
+def stepped(
+    target: Target,
+    x: Floats,
+    labels: npt.NDArray[np.integer],
+    attack: Attack,
+    rng: np.random.Generator,
+) -> Floats:
+    """Images after the steps of an attack from one start, better for it or not.
+
+    Parameters
+    ----------
+    target : Target
+    x : ndarray, shape (C, H, W, N)
+    labels : ndarray of int, shape (N,)
+    attack : Attack
+    rng : numpy.random.Generator
+        Draws where it begins.
+
+    Returns
+    -------
+    ndarray, shape (C, H, W, N)
+    """
+    moved = x
+    if attack.drawn:
+        start = rng.uniform(-attack.radius, attack.radius, x.shape).astype(x.dtype)
+        moved = target.kept(x + start * target.unit, x, attack.radius)
+    for _ in range(attack.steps):
+        step = np.sign(target.gradient(moved, labels)) * (attack.step * target.unit)
+        moved = target.kept(moved + step, x, attack.radius)
+    return moved
+
+
+@dataclass(frozen=True)
+class Adversary:
+    """What changes the images that a network learns from, so that it errs as it stands.
+
+    It attacks the network as it is used, with the running statistics of its norms: so the change of
+    one image depends on no other image of the batch, and what is learnt against is what accuracy
+    under attack is measured with.
+    """
+
+    network: Network
+    target: Target
+    """with weights of an earlier step"""
+    attack: Attack
+
+    @classmethod
+    def of(
+        cls, network: Network, weights: Arrays, running: Arrays, data: Dataset, attack: Attack
+    ) -> Adversary:
+        """Take a network and the images that it learns from, as :meth:`Target.of` does."""
+        return cls(network, Target.of(network, weights, running, data), attack)
+
+    def against(
+        self, weights: Arrays, running: Arrays
+    ) -> Callable[[Floats, npt.NDArray[np.integer], np.random.Generator], Floats]:
+        """Change images, by what has been learnt so far.
+
+        Parameters
+        ----------
+        weights, running : dict of ndarray
+            By name.
+
+        Returns
+        -------
+        callable
+            From images, classes and a source of chance to changed images; may run in threads.
+        """
+        _, found = folded(self.network, weights, running)
+        target = replace(self.target, weights=found)
+
+        def change(x: Floats, labels: npt.NDArray[np.integer], rng: np.random.Generator) -> Floats:
+            return stepped(target, x, labels, self.attack, rng)
+
+        return change
 
 
 def robust(target: Target, batches: Iterable[Batch], attack: Attack, *, seed: int = 0) -> Score:
@@ -206,13 +332,18 @@ def robust(target: Target, batches: Iterable[Batch], attack: Attack, *, seed: in
     """
     found = Score()
     for number, batch in enumerate(batches):
-        rng = np.random.default_rng(np.random.SeedSequence([seed, number]))
-        x = changed(target, batch, attack, rng)
-        with no_warnings():
-            scores, _ = target.model.forward(target.weights, x)
-            loss, _ = ops.cross_entropy(scores, batch.y)
-        found += score(scores, batch.y, loss)
+        found += robust_batch(target, batch, attack, seed, number)
     return found
+
+
+def robust_batch(target: Target, batch: Batch, attack: Attack, seed: int, number: int) -> Score:
+    """Loss and hits on one batch of images that were changed; see :func:`robust`."""
+    rng = np.random.default_rng(np.random.SeedSequence([seed, number]))
+    x = changed(target, batch, attack, rng)
+    with no_warnings():
+        scores, _ = target.model.forward(target.weights, x)
+        loss, _ = ops.cross_entropy(scores, batch.y)
+    return score(scores, batch.y, loss)
 
 
 def _spread(values: tuple[float, ...], channels: int, dtype: npt.DTypeLike) -> Floats:

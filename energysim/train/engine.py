@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -32,11 +32,16 @@ from energysim.train.parameters import (
     running_start,
     start,
 )
-from energysim.train.recipe import Recipe
-from energysim.train.scratch import Floats
+from energysim.train.recipe import Recipe, Rewire
+from energysim.train.rewire import Moved, Wiring
+from energysim.train.scratch import Floats, scratch
 
 TOP = 5
 """Classes among which the right one must be, for the second accuracy."""
+
+LIVE, ANCHOR = "live", "anchor"
+"""What is remembered of a network that is rewired: 1 or 0 for each weight, and the weights after
+the last rewiring."""
 
 T = TypeVar("T")
 S = TypeVar("S")
@@ -69,9 +74,18 @@ class State:
 
     weights: Floats
     memory: Arrays
-    """of the optimiser"""
+    """of the optimiser, and of what is live where the network is rewired"""
     running: Arrays
     """statistics of batch norms"""
+
+
+class Adversary(Protocol):
+    """What changes images so that a network errs; :class:`~energysim.train.attacks.Adversary`."""
+
+    def against(
+        self, weights: Arrays, running: Arrays
+    ) -> Callable[[Floats, npt.NDArray[np.integer], np.random.Generator], Floats]:
+        """Change images, by what has been learnt so far."""
 
 
 class Trainer(Protocol):
@@ -124,6 +138,8 @@ class Engine:
         By default as many as there are shards and cores. Their number changes no result.
     dtype : dtype
         float32, or float64 to check.
+    wiring : numpy.random.Generator, optional
+        Draws the first live weights, where the recipe rewires.
     """
 
     def __init__(
@@ -134,6 +150,7 @@ class Engine:
         *,
         threads: int | None = None,
         dtype: npt.DTypeLike = np.float32,
+        wiring: np.random.Generator | None = None,
     ) -> None:
         self.recipe, self.rule = recipe, recipe.rule
         self.model = Model.of(network, dtype=dtype, batch=max(1, recipe.batch // recipe.shards))
@@ -142,6 +159,12 @@ class Engine:
         self.weights = start(network, rng, recipe.init, dtype)
         self.running = running_start(network, dtype)
         self.memory = self.rule.start(self.weights)
+        self.adversary: Adversary | None = None
+        """what changes the images that are learnt from, beside those as they are"""
+        self.attacks = np.random.default_rng(0)
+        """draws the starts of that"""
+        if recipe.rewire is not None:
+            self._begin_sparse(network, recipe.rewire, wiring or np.random.default_rng(0))
         # The threads stay, and so do the buffers of each. One alone computes in a thread of its own
         # too: glibc takes memory of the main thread back after every step, and then all pages of
         # the next one are new.
@@ -164,31 +187,154 @@ class Engine:
             Before the step.
         """
         images = sum(len(shard.y) for shard in shards)
-        views = self.model.layout.views(self.weights)
+        learn = self._learn if self.adversary is None else self._learn_against(self.adversary)
 
-        def learn(work: tuple[Batch, Floats]) -> tuple[Score, Trace]:
-            shard, gradient = work
-            x = shard.x.astype(self.weights.dtype, copy=False)
+        def of_shard(work: tuple[Batch, Floats, int]) -> tuple[Score, list[Trace]]:
+            shard, gradient, seed = work
             with no_warnings():
-                scores, trace = self.model.forward(views, x)
-                loss, dscores = ops.cross_entropy(scores, shard.y, smoothing=self.recipe.smoothing)
-                dscores *= len(shard.y) / images
-                self.model.backward(views, trace, dscores, gradient)
-            return score(scores, shard.y, loss), trace
+                return learn(shard, len(shard.y) / images, gradient, seed)
 
         missing = len(shards) - len(self._gradients)
         self._gradients += [np.empty_like(self.weights) for _ in range(missing)]
-        done = list(self._each(learn, zip(shards, self._gradients, strict=False)))
+        # drawn here: shards are computed in any order
+        seeds = self.attacks.integers(2**63, size=len(shards)).tolist()
+        works = zip(shards, self._gradients, seeds, strict=False)
+        done = list(in_turn(self._pool, self.threads, of_shard, works))
         with no_warnings():
-            for _, trace in done:
-                self._follow(trace)
+            for _, traces in done:
+                for trace in traces:
+                    self._follow(trace)
         total = self._gradients[0]
         with no_warnings():
             for gradient in self._gradients[1 : len(shards)]:
                 total += gradient
             decayed = self.model.layout.weights
+            self._pull(total[:decayed])
             self.rule.step(self.weights, total, self.memory, lr, decayed=decayed)
+            self._mask()
         return sum((each for each, _ in done), Score())
+
+    def _learn(
+        self,
+        shard: Batch,
+        share: float,
+        gradient: Floats,
+        seed: int = 0,  # noqa: ARG002
+    ) -> tuple[Score, list[Trace]]:
+        """Loss of a shard, and its gradient times a share.
+
+        Parameters
+        ----------
+        shard : Batch
+        share : float
+            Of the loss of the step.
+        gradient : ndarray, shape (total,)
+            Overwritten.
+        """
+        views = self.model.layout.views(self.weights)
+        x = shard.x.astype(self.weights.dtype, copy=False)
+        scores, trace = self.model.forward(views, x)
+        loss, dscores = ops.cross_entropy(scores, shard.y, smoothing=self.recipe.smoothing)
+        dscores *= share
+        self.model.backward(views, trace, dscores, gradient)
+        return score(scores, shard.y, loss), [trace]
+
+    def _learn_against(
+        self, adversary: Adversary
+    ) -> Callable[[Batch, float, Floats, int], tuple[Score, list[Trace]]]:
+        """Learn from a shard and from what an adversary makes of it.
+
+        Both are normalised by themselves, and running statistics follow both. Hits are of the shard
+        as it is, where it is learnt from.
+        """
+        change = adversary.against(self.model.layout.views(self.weights), self.running)
+        assert self.recipe.adversarial is not None
+        clean_share = self.recipe.adversarial.clean_share
+
+        def learn(
+            shard: Batch, share: float, gradient: Floats, seed: int
+        ) -> tuple[Score, list[Trace]]:
+            x = shard.x.astype(self.weights.dtype, copy=False)
+            moved = Batch(change(x, shard.y, np.random.default_rng(seed)), shard.y)
+            if not clean_share:
+                return self._learn(moved, share, gradient)
+            clean, traces = self._learn(shard, share * clean_share, gradient)
+            more = scratch("adversarial", gradient.shape, gradient.dtype)
+            hard, others = self._learn(moved, share * (1 - clean_share), more)
+            gradient += more
+            loss = clean_share * clean.loss + (1 - clean_share) * hard.loss
+            return replace(clean, loss=loss), traces + others
+
+        return learn
+
+    # -- live weights that move --------------------------------------------------------------------
+
+    def _begin_sparse(self, network: Network, how: Rewire, rng: np.random.Generator) -> None:
+        """Draw the first live weights; what is remembered of them stands beside the optimiser's."""
+        self.wiring = Wiring.of(network, how.mode)
+        self.memory[LIVE] = self.wiring.start(how.density, rng).astype(self.weights.dtype)
+        self._mask()
+        self._anchor(how)
+
+    def settle(self) -> None:
+        """Take weights that were loaded from elsewhere as those to begin with."""
+        self._mask()
+        if self.recipe.rewire is not None:
+            self._anchor(self.recipe.rewire)
+
+    def rewire(self, share: float) -> Moved:
+        """Prune a share of the live weights of each layer and let as many others grow, from 0.
+
+        Parameters
+        ----------
+        share : float
+
+        Returns
+        -------
+        Moved
+
+        Notes
+        -----
+        A dead weight is 0 in every pass, and still has a gradient and a momentum, which tell
+        whether it should grow.
+        """
+        how, many = self.recipe.rewire, self.model.layout.weights
+        assert how is not None
+        moved = self.wiring.rewired(
+            self.memory[LIVE],
+            self.weights[:many],
+            self.rule.momentum_of(self.memory)[:many],
+            share,
+            self.wiring.target(how.density),
+        )
+        self.memory[LIVE] = moved.live
+        self._mask()
+        self._anchor(how)
+        return moved
+
+    def masks(self) -> dict[str, npt.NDArray[np.bool_]]:
+        """Live weights by layer; empty where the recipe does not rewire."""
+        return self.wiring.masks(self.memory[LIVE]) if LIVE in self.memory else {}
+
+    def _mask(self) -> None:
+        """Set dead weights to 0."""
+        if LIVE in self.memory:
+            self.weights[: self.model.layout.weights] *= self.memory[LIVE]
+
+    def _anchor(self, how: Rewire) -> None:
+        """Remember the weights, which the dynamic L2 penalty pulls back to."""
+        if how.rho:
+            self.memory[ANCHOR] = self.weights[: self.model.layout.weights].copy()
+
+    def _pull(self, gradient: Floats) -> None:
+        """Add the gradient of the penalty; dead weights are 0 in both, so they have none."""
+        if ANCHOR in self.memory:
+            assert self.recipe.rewire is not None
+            away = self.weights[: len(gradient)] - self.memory[ANCHOR]
+            away *= self.recipe.rewire.rho
+            gradient += away
+
+    # -- all else ----------------------------------------------------------------------------------
 
     def evaluate(self, batches: Iterable[Batch], *, watch: Watch | None = None) -> Score:
         """Loss and hits on images, with running statistics."""
@@ -202,8 +348,9 @@ class Engine:
             return score(scores, batch.y, loss)
 
         # What watches counts one batch at a time.
-        done = map(infer, batches) if watch is not None else self._each(infer, batches)
-        return sum(done, Score())
+        if watch is not None:
+            return sum(map(infer, batches), Score())
+        return sum(in_turn(self._pool, self.threads, infer, batches), Score())
 
     def state(self) -> State:
         """A copy of where the run stands."""
@@ -223,26 +370,39 @@ class Engine:
             after = before.moved(trace.statistics[layer.name], elements, MOMENTUM)
             self.running[mean], self.running[variance] = after.mean, after.variance
 
-    def _each(self, function: Callable[[S], T], works: Iterable[S]) -> Iterator[T]:
-        """Results in order, computed by the threads; few works wait at a time."""
-        waiting: deque[Future[T]] = deque()
-        for work in works:
-            waiting.append(self._pool.submit(function, work))
-            if len(waiting) > self.threads:
-                yield waiting.popleft().result()
-        while waiting:
+
+def in_turn(
+    pool: ThreadPoolExecutor, threads: int, function: Callable[[S], T], works: Iterable[S]
+) -> Iterator[T]:
+    """Results in order, computed by the threads of a pool; few works wait at a time."""
+    waiting: deque[Future[T]] = deque()
+    for work in works:
+        waiting.append(pool.submit(function, work))
+        if len(waiting) > threads:
             yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
 
 
-def check_zeros(network: Network, weights: Floats) -> None:
+def check_zeros(network: Network, weights: Floats, live: Floats | None = None) -> None:
     """Make sure that what the masks leave out is exactly 0.
+
+    Parameters
+    ----------
+    network : Network
+    weights : ndarray, shape (total,)
+    live : ndarray, shape (W,), optional
+        0 for weights that rewiring leaves out too.
 
     Raises
     ------
     RuntimeError
         If it is not: a bug of the trainer.
     """
-    if np.any(weights[~live_weights(network)]):
+    dead = ~live_weights(network)
+    if live is not None:
+        dead[: len(live)] |= live == 0
+    if np.any(weights[dead]):
         raise RuntimeError(f"{network.name}: a weight that the mask leaves out is not 0")
 
 

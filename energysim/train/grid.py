@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
 from energysim.errors import EnergysimError, InputError
+from energysim.train.attacked import Strike, measure
+from energysim.train.attacks import Attack
 from energysim.train.job import Job
 from energysim.train.run import (
     BusyError,
@@ -44,6 +46,9 @@ def run_all(
     device: str = "cpu",
     tell: Tell | None = None,
     begin: Callable[[Job], None] | None = None,
+    attacks: Sequence[Attack] = (),
+    attacked: int | None = None,
+    struck: Callable[[Strike], None] | None = None,
 ) -> Iterator[Attempt]:
     """Run what has not been run, one after another, and keep the table of all up to date.
 
@@ -56,6 +61,12 @@ def run_all(
         As for :func:`~energysim.train.run.train`.
     begin : callable, optional
         Is told of each job before it runs.
+    attacks : sequence of Attack
+        Accuracy under each is measured where the record of a run does not have it.
+    attacked : int, optional
+        On the first so many test images; by default on all.
+    struck : callable, optional
+        Is told of attacks.
 
     Yields
     ------
@@ -74,21 +85,47 @@ def run_all(
     for job in jobs:
         row = row_if_done(job, out)
         if row is not None:
-            yield Attempt(job, row, skipped=True)
-            continue
-        if begin is not None:
-            begin(job)
-        try:
-            outcome = train(job, out / job.name, threads=threads, device=device, tell=tell)
-        except BusyError as error:
-            row = row_if_done(job, out)  # in the meantime, by the other process
-            yield Attempt(job, row, None if row else error, skipped=row is not None)
-        except (DivergedError, InputError) as error:
-            yield Attempt(job, None, error)
+            attempt = Attempt(job, row, skipped=True)
         else:
-            yield Attempt(job, outcome.row)
-        write_table(out)
+            if begin is not None:
+                begin(job)
+            attempt = _attempt(job, out, threads, device, tell)
+        if attacks and attempt.row is not None:
+            attempt = _struck(attempt, out, attacks, attacked, threads, struck)
+        yield attempt
+        if attacks or not attempt.skipped:
+            write_table(out)
     write_table(out)  # a process may have been killed between the end of a run and its table
+
+
+def _attempt(job: Job, out: Path, threads: int | None, device: str, tell: Tell | None) -> Attempt:
+    """Run a job."""
+    try:
+        train(job, out / job.name, threads=threads, device=device, tell=tell)
+    except BusyError as error:
+        row = row_if_done(job, out)  # in the meantime, by the other process
+        return Attempt(job, row, None if row else error, skipped=row is not None)
+    except (DivergedError, InputError) as error:
+        return Attempt(job, None, error)
+    return Attempt(job, row_if_done(job, out))
+
+
+def _struck(
+    attempt: Attempt,
+    out: Path,
+    attacks: Sequence[Attack],
+    images: int | None,
+    threads: int | None,
+    tell: Callable[[Strike], None] | None,
+) -> Attempt:
+    """Measure accuracy of a finished run under attacks."""
+    job, row = attempt.job, attempt.row
+    assert row is not None
+    try:
+        row = measure(job, out / job.name, row, attacks, images=images, threads=threads, tell=tell)
+    except (BusyError, InputError) as error:
+        return replace(attempt, problem=error)
+    return replace(attempt, row=row)
 
 
 def summary(rows: Iterable[Row]) -> list[Row]:
@@ -112,6 +149,9 @@ def _averaged(group: list[Row]) -> Row:
     found = dict(group[0]) | {"seeds": len(group)}
     found["epochs_least"] = min(row["epochs"] for row in group)
     found["epochs"] = max(row["epochs"] for row in group)
+    # where masks are drawn or learnt, they differ from seed to seed
+    for word in ("parameters", "effective_macs"):
+        found[word] = round(mean(row[word] for row in group))
     for word in ("top1", "top5", "best_top1", "chosen_top1"):
         values = [row[word] for row in group if row[word] is not None]
         found[word] = mean(values) if values else None

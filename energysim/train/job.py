@@ -14,6 +14,7 @@ from energysim.errors import InputError
 from energysim.network import Network
 from energysim.train.data import Augmentation, Dataset
 from energysim.train.recipe import Recipe
+from energysim.train.rewire import check_rewirable
 from energysim.train.weights import Weights
 
 FORMAT = 1
@@ -63,6 +64,13 @@ class Job:
                 f"images of {self.data.name} have {given} channels, and {self.network.name} reads"
                 f" {wanted}. Choose a network for colour images"
             )
+        if self.recipe.rewire is not None:
+            check_rewirable(self.network, self.recipe.rewire.mode)
+        if self.backend != NUMPY and (self.recipe.rewire or self.recipe.adversarial):
+            raise InputError(
+                f"back-end {self.backend} neither rewires a network nor attacks it in training."
+                " Choose numpy"
+            )
         if self.network.input_size[1] != self.network.input_size[2]:
             raise InputError(
                 f"{self.network.name} reads images of {self.network.input_size[1]} x"
@@ -91,7 +99,7 @@ class Job:
             "network_sha256": digest([asdict(layer) for layer in self.network.layers]),
             "dataset": self.data.name,
             "dataset_sha256": self.data.sha256,
-            "recipe": self.recipe.model_dump(mode="json"),
+            "recipe": self.recipe.described(),
             "seed": self.seed,
             "backend": self.backend,
         }
@@ -114,7 +122,7 @@ class Job:
 
     def generators(self) -> dict[str, np.random.Generator]:
         """Sources of chance, each of its own: asking one more often changes no other."""
-        words = ("init", "order", "changes", "held_out")
+        words = ("init", "order", "changes", "held_out", "wiring", "attacks")
         children = np.random.SeedSequence(self.seed).spawn(len(words))
         return {
             word: np.random.default_rng(child) for word, child in zip(words, children, strict=True)

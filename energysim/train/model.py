@@ -246,7 +246,7 @@ class Model:
         weights: Arrays,
         trace: Trace,
         dscores: Floats,
-        gradient: Floats,
+        gradient: Floats | None,
         *,
         of_images: bool = False,
         extra: Mapping[str, Floats] | None = None,
@@ -261,8 +261,8 @@ class Model:
             Of the pass forward; is used up.
         dscores : ndarray, shape (classes, N)
             Gradient of the scores.
-        gradient : ndarray, shape (layout.total,)
-            Overwritten.
+        gradient : ndarray, shape (layout.total,), or None
+            Overwritten; without one, gradients of what is learnt are not computed.
         of_images : bool
             Else none is computed.
         extra : mapping of str to ndarray, optional
@@ -273,8 +273,10 @@ class Model:
         ndarray, shape (C, H, W, N), or None
             Gradient of the images.
         """
-        gradient[:] = 0
-        into = self.layout.views(gradient)
+        into: Arrays = {}
+        if gradient is not None:
+            gradient[:] = 0
+            into = self.layout.views(gradient)
         last = self.network.layers[-1]
         flows = dict(extra or {})
         own = dscores.reshape(trace.outputs[last.name].shape)
@@ -307,11 +309,13 @@ class Model:
             dy, dgamma, dbeta = ops.batch_norm_backward(
                 dy, x, y, gamma, trace.statistics[name], relu=fused
             )
-            into[f"{name}.{GAMMA}"][...], into[f"{name}.{BETA}"][...] = dgamma, dbeta
+            if into:
+                into[f"{name}.{GAMMA}"][...], into[f"{name}.{BETA}"][...] = dgamma, dbeta
         elif layer.kind is LayerKind.LAYER_NORM:
             (x,) = operands_of(layer, trace.outputs)
             dy, dgamma, dbeta = ops.layer_norm_backward(dy, x, weights[f"{name}.{GAMMA}"])
-            into[f"{name}.{GAMMA}"][...], into[f"{name}.{BETA}"][...] = dgamma, dbeta
+            if into:
+                into[f"{name}.{GAMMA}"][...], into[f"{name}.{BETA}"][...] = dgamma, dbeta
         return dy
 
     def _operand_gradients(  # noqa: PLR0911 - a line a kind
@@ -347,14 +351,29 @@ class Model:
             case LayerKind.SOFTMAX:
                 heads = self.heads[layer.name]
                 return [ops.channel_softmax_backward(dy, trace.outputs[layer.name], heads)]
+        given = self._kernel_gradient(layer, weights, x, dy, into, wanted=wanted)
+        return [] if given is None else [given]
+
+    def _kernel_gradient(
+        self,
+        layer: Layer,
+        weights: Arrays,
+        x: Floats,
+        dy: Floats,
+        into: Arrays,
+        *,
+        wanted: bool,
+    ) -> Floats | None:
+        """Gradient of what a layer with weights reads, if wanted; that of its weights goes into."""
         plan, w = self.plans[layer.name], weights[f"{layer.name}.{WEIGHT}"]
-        if layer.bias and not layer.batch_norm:
+        if into and layer.bias and not layer.batch_norm:
             into[f"{layer.name}.{BIAS}"][...] = ops.bias_gradient(dy)
         if layer.kind is LayerKind.TRANSPOSED:
             dy = _unpatched(layer, dy)
         read = _as_read(layer, x)
-        into[f"{layer.name}.{WEIGHT}"][...] = plan.backward_weight(dy, read)
-        return [plan.backward_input(dy, w).reshape(x.shape)] if wanted else []
+        if into:
+            into[f"{layer.name}.{WEIGHT}"][...] = plan.backward_weight(dy, read)
+        return plan.backward_input(dy, w).reshape(x.shape) if wanted else None
 
     # -- what is known of the graph ----------------------------------------------------------------
 

@@ -84,6 +84,16 @@ class Optimiser:
                 steps = int(memory["steps"][0])
                 _adam(w, g, memory["first"][some], memory["second"][some], lr, steps)
 
+    def momentum_of(self, memory: Arrays) -> Floats:
+        """Where weights are pulled, shape (total,).
+
+        It is the velocity of SGD, or Adam's mean gradient beside its spread, as in the code of
+        sparse momentum.
+        """
+        if self.method is Method.SGD:
+            return memory["velocity"]
+        return np.asarray(memory["first"] / (np.sqrt(memory["second"]) + ADAM_EPSILON))
+
     def _sgd(self, w: Floats, g: Floats, velocity: Floats, lr: float) -> None:
         velocity *= self.momentum
         velocity += g

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from enum import StrEnum
 from math import cos, pi
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from energysim.train.data import UNCHANGED, Augmentation, Dataset, Fill
 from energysim.train.optimiser import Method, Optimiser
 from energysim.train.parameters import Init
+from energysim.train.rewire import Decline, Mode
 
 COLOURS = 3
 
@@ -48,6 +49,45 @@ class Augment(StrEnum):
 Share = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
+
+
+class Rewire(BaseModel):
+    """Sparse from the first step on: dynamic network rewiring moves the live weights."""
+
+    model_config = ConfigDict(
+        frozen=True, strict=True, extra="forbid", use_attribute_docstrings=True
+    )
+
+    mode: Annotated[Mode, Field(strict=False)] = Mode.IRREGULAR
+    """what is pruned and grows: ``irregular``, single weights, or ``channel``, all weights that
+    read an input channel"""
+    density: Annotated[float, Field(gt=0, le=1)] = 0.1
+    """share of the weights that are live, in every layer at first and in all layers together ever
+    after"""
+    share: Share = 0.5
+    """of the live weights of each layer that is pruned between two epochs, at first"""
+    decline: Annotated[Decline, Field(strict=False)] = Decline.LINEAR
+    """how that share goes to 0 at the end: ``linear`` or ``cosine``"""
+    rho: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-4
+    """strength of the dynamic L2 penalty, rho / 2 times the squared distance of the live weights
+    from what they were after the last rewiring; 0 = none"""
+
+
+class Adversarial(BaseModel):
+    """Learn from images and from what PGD makes of them, at once."""
+
+    model_config = ConfigDict(
+        frozen=True, strict=True, extra="forbid", use_attribute_docstrings=True
+    )
+
+    radius: Annotated[float, Field(gt=0, le=1)]
+    """largest change of a pixel, as a share of its range"""
+    steps: Count = 7
+    """of PGD, from a random point of the ball"""
+    length: Annotated[float, Field(gt=0, le=1)] | None = None
+    """of a step, as a share of a pixel's range; by default 2.5 radii in all"""
+    clean_share: Share = 0.5
+    """of the loss that is of images as they are; the rest is of changed ones"""
 
 
 class Recipe(BaseModel):
@@ -100,6 +140,10 @@ class Recipe(BaseModel):
     """share of the training images held out, to choose by"""
     stop_after: Annotated[int, Field(ge=0)] = 0
     """stop when the loss on held out images has not become smaller for so many epochs; 0 = never"""
+    rewire: Rewire | None = None
+    """train a sparse network whose live weights move; NumPy only"""
+    adversarial: Adversarial | None = None
+    """learn from changed images too; NumPy only"""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -119,6 +163,10 @@ class Recipe(BaseModel):
         if self.shards > self.batch:
             raise ValueError(f"a batch of {self.batch} can't be cut into {self.shards} shards")
         return self
+
+    def described(self) -> dict[str, Any]:
+        """All that decides the result, as plain data; what is not used is left out."""
+        return self.model_dump(mode="json", exclude_none=True)
 
     @property
     def rule(self) -> Optimiser:

@@ -6,10 +6,11 @@ import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from energysim.network import Network
 from energysim.train.engine import TOP, Score
 from energysim.train.job import Job
 from energysim.train.model import Watch
@@ -17,6 +18,7 @@ from energysim.version import VERSION
 
 ROW, LOG, DENSITIES, WEIGHTS_FILE = "result.json", "log.jsonl", "densities.csv", "weights.npz"
 CHECKPOINT, TABLE = "checkpoint.npz", "accuracy.csv"
+MASKS, ROBUST_TABLE = "masks.npz", "robust.csv"
 
 Record = dict[str, Any]
 """Of one epoch: a line of the log."""
@@ -52,6 +54,30 @@ COLUMNS = (
 """Of the table of accuracies."""
 
 
+ROBUST_COLUMNS = (
+    "network",
+    "pattern",
+    "dataset",
+    "seed",
+    "attack",
+    "radius",
+    "steps",
+    "length",
+    "restarts",
+    "random_start",
+    "images",
+    "clean_top1",
+    "robust_top1",
+    "robust_loss",
+    "network_sha256",
+    "dataset_sha256",
+    "recipe_sha256",
+    "backend",
+    "run",
+)
+"""Of the table of accuracies under attack."""
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What a run came to."""
@@ -64,6 +90,10 @@ class Outcome:
     """by layer: share of what it reads and of what it gives that is not 0, on test images"""
     weights: Mapping[str, Any]
     """by name: ``conv1.weight`` is ``[K, C, R, S]`` with K over all groups"""
+    masks: Mapping[str, Any] = field(default_factory=dict)
+    """by layer, of a network that was rewired: what is live after the last step"""
+    layers: tuple[Record, ...] = ()
+    """of a network that was rewired: live weights and density of each layer"""
 
     @property
     def top1(self) -> float:
@@ -94,14 +124,17 @@ def epoch_record(epoch: int, lr: float, speed: float, scores: Mapping[str, Score
     return line | {"images_per_second": round(speed, 1)}
 
 
-def row_of(job: Job, records: Sequence[Record], backend: str) -> dict[str, Any]:
+def row_of(job: Job, records: Sequence[Record], backend: str, network: Network) -> dict[str, Any]:
     """The row of a finished run.
+
+    ``network`` is that of the job, or with the masks that rewiring has left: names, parameters and
+    multiply-accumulates are of it. ``network_sha256`` is of what was trained.
 
     ``best`` is the epoch that did best on the test images, as papers often report it: chosen by
     what it is measured by, so it is no fair estimate. ``chosen`` is the epoch with the smallest
     loss on images held out, and what that one had on the test images.
     """
-    network, data = job.network, job.data
+    data = job.data
     last = records[-1]
     best = max(records, key=lambda each: (each["test_top1"], -each["epoch"]))
     held = [each for each in records if "validation_loss" in each]
@@ -134,6 +167,29 @@ def row_of(job: Job, records: Sequence[Record], backend: str) -> dict[str, Any]:
         "run": job.name,
         "dataset_notes": "; ".join(data.notes),
     }
+
+
+def robust_rows(rows: Sequence[Record]) -> list[Record]:
+    """A row an attack on a run, by :data:`ROBUST_COLUMNS`."""
+    return [
+        {word: {**row, **each}[word] for word in ROBUST_COLUMNS}
+        for row in rows
+        for each in row.get("robust", ())
+    ]
+
+
+def layer_records(network: Network) -> tuple[Record, ...]:
+    """Live weights and density of each layer with weights."""
+    return tuple(
+        {
+            "layer": layer.name,
+            "weights": layer.weights_dense,
+            "live": layer.weights,
+            "density": layer.weights / layer.weights_dense,
+        }
+        for layer in network.layers
+        if layer.stores_weights
+    )
 
 
 def densities_of(watch: Watch) -> dict[str, tuple[float, float]]:

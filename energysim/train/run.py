@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import isfinite
@@ -15,9 +15,11 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from energysim.errors import EnergysimError, InputError
+from energysim.sparsity.maskfile import mask_file
+from energysim.train.attacks import Adversary, Attack
 from energysim.train.checkpoint import Checkpoint, write_arrays
 from energysim.train.data import Batch, Dataset, Split, batches, in_order
-from energysim.train.engine import Engine, Score, Trainer, check_zeros, one_blas_thread
+from energysim.train.engine import LIVE, Engine, Score, Trainer, check_zeros, one_blas_thread
 from energysim.train.job import NUMPY, TORCH_BF16, Job
 from energysim.train.model import Watch
 from energysim.train.record import (
@@ -25,6 +27,9 @@ from energysim.train.record import (
     COLUMNS,
     DENSITIES,
     LOG,
+    MASKS,
+    ROBUST_COLUMNS,
+    ROBUST_TABLE,
     ROW,
     TABLE,
     WEIGHTS_FILE,
@@ -34,11 +39,14 @@ from energysim.train.record import (
     densities_of,
     epoch_record,
     finished,
+    layer_records,
     log_text,
+    robust_rows,
     row_of,
     rows_in,
     to_csv,
 )
+from energysim.train.rewire import declined
 from energysim.train.weights import Weights
 from energysim.yamlio import UNFINISHED, write_atomically
 
@@ -127,7 +135,7 @@ def train(
     KeyboardInterrupt
         When interrupted; says what is kept.
     """
-    with _held(folder), one_blas_thread():
+    with held(folder), one_blas_thread():
         run = _Run(job, folder, threads, device, tell or (lambda _: None))
         try:
             run.go()
@@ -147,11 +155,13 @@ class _Run:
     ) -> None:
         self.job, self.tell = job, tell
         self.generators = job.generators()
-        self.data, self.held = _parted(job, self.generators["held_out"])
+        self.data, self.held = parted(job, self.generators["held_out"])
         self.augmentation = job.augmentation
-        self.engine = _engine(job, self.generators["init"], threads, device)
+        self.engine = _engine(job, self.generators, self.data, threads, device)
         if job.begin is not None:
             self.engine.load(_beginning(job.begin, self.engine, job))
+            if isinstance(self.engine, Engine):
+                self.engine.settle()
         self.records: tuple[Record, ...] = ()
         self.path = folder / CHECKPOINT if folder is not None else None
         if self.path is not None and self.path.exists():
@@ -180,17 +190,21 @@ class _Run:
     def outcome(self) -> Outcome:
         """What the run came to."""
         job, state = self.job, self.engine.state()
-        check_zeros(job.network, state.weights)
+        check_zeros(job.network, state.weights, state.memory.get(LIVE))
         measure = _numpy_engine(self.engine, job, state)
         watch = Watch()
         first = Split(self.data.test.images[:WATCHED], self.data.test.labels[:WATCHED])
         measure.evaluate(self._in_order(first), watch=watch)
         views = measure.model.layout.views(state.weights)
+        masks = measure.masks()
+        network = job.network.with_masks(masks) if masks else job.network
         return Outcome(
-            row_of(job, self.records, self.engine.name),
+            row_of(job, self.records, self.engine.name, network),
             self.records,
             densities_of(watch),
             Weights.of(job.network, views, state.running).arrays,
+            masks,
+            layer_records(network) if masks else (),
         )
 
     def _over(self) -> bool:
@@ -207,6 +221,7 @@ class _Run:
         losses = tuple(each[watched] for each in self.records)
         steps = -(-len(self.data.train) // recipe.batch)
         total, lr = Score(), 0.0
+        moved = self._rewired(epoch)
         began = time.perf_counter()
         for step, shards in enumerate(self._batches()):
             lr = recipe.learning_rate(epoch, step, steps, losses)
@@ -230,10 +245,26 @@ class _Run:
                     f"{self.job.network.name}: the loss on the {WHICH[word]} is {score.loss} after"
                     f" epoch {epoch + 1}, with a learning rate of {lr:g}. {SMALLER}"
                 )
-        record = epoch_record(epoch + 1, lr, speed, scores)
+        record = epoch_record(epoch + 1, lr, speed, scores) | moved
         loss = total.loss / total.images
         self.tell(Tick(self.job, epoch + 1, steps, steps, loss, speed, record))
         return record
+
+    def _rewired(self, epoch: int) -> Record:
+        """Move live weights before an epoch, but for the first; what the log has of it.
+
+        Before, and not after the one that is over: so accuracies are of networks as they were
+        trained, and the last mask is one that an epoch was trained with.
+        """
+        how = self.job.recipe.rewire
+        if how is None or not isinstance(self.engine, Engine):
+            return {}
+        share, pruned = 0.0, 0
+        if epoch:
+            share = declined(how.share, epoch, self.job.recipe.epochs, how.decline)
+            pruned = self.engine.rewire(share).pruned
+        live = int(self.engine.memory[LIVE].sum(dtype=np.int64))
+        return {"pruned_share": share, "moved_weights": pruned, "live_weights": live}
 
     def _in_order(self, split: Split) -> Iterator[Batch]:
         at_once = min(AT_ONCE, self.job.recipe.batch)
@@ -252,7 +283,8 @@ class _Run:
         )
 
     def _checkpoint(self) -> Checkpoint:
-        states = {word: self.generators[word].bit_generator.state for word in ("order", "changes")}
+        words = ("order", "changes", "attacks")
+        states = {word: self.generators[word].bit_generator.state for word in words}
         return Checkpoint(self.job.identity, self.engine.state(), states, self.records)
 
     def _resume(self, checkpoint: Checkpoint) -> None:
@@ -262,16 +294,29 @@ class _Run:
             self.generators[word].bit_generator.state = state
 
 
-def _parted(job: Job, rng: np.random.Generator) -> tuple[Dataset, Split | None]:
+def parted(job: Job, rng: np.random.Generator) -> tuple[Dataset, Split | None]:
     """The images, and those held out of them."""
     if not job.recipe.validation:
         return job.data, None
     return job.data.split_validation(job.recipe.validation, rng)
 
 
-def _engine(job: Job, rng: np.random.Generator, threads: int | None, device: str) -> Trainer:
+def _engine(
+    job: Job,
+    draw: Mapping[str, np.random.Generator],
+    data: Dataset,
+    threads: int | None,
+    device: str,
+) -> Trainer:
+    rng, how = draw["init"], job.recipe.adversarial
     if job.backend == NUMPY:
-        return Engine(job.network, job.recipe, rng, threads=threads)
+        made = Engine(job.network, job.recipe, rng, threads=threads, wiring=draw["wiring"])
+        if how is not None:
+            views = made.model.layout.views(made.weights)
+            attack = Attack(how.radius, how.steps, how.length)
+            made.adversary = Adversary.of(job.network, views, made.running, data, attack)
+            made.attacks = draw["attacks"]
+        return made
     from energysim.train.torch_engine import TorchEngine
 
     engine: Trainer = TorchEngine(
@@ -296,7 +341,7 @@ def _numpy_engine(engine: Trainer, job: Job, state: State) -> Engine:
 
 
 @contextmanager
-def _held(folder: Path | None) -> Iterator[None]:
+def held(folder: Path | None) -> Iterator[None]:
     """Keep other processes out of a folder.
 
     Raises
@@ -349,23 +394,35 @@ def _write(folder: Path, job: Job, outcome: Outcome) -> None:
     write_atomically(folder / DENSITIES, densities_csv(outcome.densities, source))
     write_arrays(folder / WEIGHTS_FILE, dict(outcome.weights))
     record = row | {"job": job.described}
+    if outcome.masks:
+        write_atomically(folder / MASKS, mask_file(outcome.masks))
+        record |= {"layers": outcome.layers}
+    write_record(folder, record)
+    (folder / CHECKPOINT).unlink(missing_ok=True)
+
+
+def write_record(folder: Path, record: Record) -> None:
+    """Write what says that a run is done."""
     text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)
     write_atomically(folder / ROW, f"{text}\n")
-    (folder / CHECKPOINT).unlink(missing_ok=True)
 
 
 # -- many runs -------------------------------------------------------------------------------------
 
 
 def write_table(out: Path) -> Path:
-    """Write the table of all finished runs of a folder.
+    """Write the table of all finished runs of a folder, and that of attacks if there were any.
 
     Several processes may do so at once: each writes what all have finished.
     """
     path = out / TABLE
     with FileLock(out / LOCK):
         _sweep_up(out)
-        write_atomically(path, to_csv(rows_in(out), COLUMNS))
+        rows = rows_in(out)
+        write_atomically(path, to_csv(rows, COLUMNS))
+        struck = robust_rows(rows)
+        if struck:
+            write_atomically(out / ROBUST_TABLE, to_csv(struck, ROBUST_COLUMNS))
     return path
 
 
