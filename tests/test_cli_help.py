@@ -29,6 +29,7 @@ COMMANDS = [
     "sweep",
     "search",
     "pareto",
+    "compare-methods",
     "plot",
     "import",
     "report",

@@ -38,6 +38,7 @@ _MODULES = {
     "sweep": "sweep",
     "search": "search",
     "pareto": "pareto",
+    "compare-methods": "compare_methods",
     "plot": "plot",
     "import": "import_",
     "report": "report",

@@ -477,6 +477,8 @@ class _Show:
     def __init__(self, jobs: Sequence[Job], bar: Any, *, quiet: bool) -> None:
         self.many, self.bar, self.quiet = len(jobs), bar, quiet
         self.number = 0
+        self.called = ""
+        """what a run is called, in place of its network"""
         self.task: Any = None
 
     def begin(self, job: Job) -> None:
@@ -529,9 +531,15 @@ class _Show:
         elif attempt.skipped and not self.quiet:
             self._say(f"{attempt.job.network.name} seed {attempt.job.seed}: done before")
 
+    def over(self) -> None:
+        """A run is over that others tell of."""
+        if self.bar is not None and self.task is not None:
+            self.bar.remove_task(self.task)
+            self.task = None
+
     def _words(self, job: Job) -> str:
         place = f"[{self.number + 1}/{self.many}] " if self.many > 1 else ""
-        return f"{place}{job.network.name} seed {job.seed}"
+        return f"{place}{self.called or job.network.name} seed {job.seed}"
 
     def _say(self, text: str) -> None:
         if self.bar is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -157,8 +157,8 @@ def pareto(table: ParetoTable, axes: Axes) -> Axes:
         for x0, y0, x1, y1, colour in bars:
             axes.plot((x0, x1), (y0, y1), color=colour, linewidth=0.5, alpha=alpha, zorder=2,
                       solid_capstyle="butt")  # fmt: skip
-    steps = _draw_front(axes, table, factor)
-    _ticks(axes)
+    steps = draw_front(axes, ((point.cost * factor, point.percent) for point in table.front))
+    plain_ticks(axes)
     settle(figure)
     place_labels(
         axes,
@@ -228,11 +228,11 @@ def _draw_point(
                   markeredgecolor=INK, markeredgewidth=0.9, linestyle="", zorder=4)  # fmt: skip
 
 
-def _draw_front(
-    axes: Axes, table: ParetoTable, factor: float
+def draw_front(
+    axes: Axes, front: Iterable[tuple[float, float]]
 ) -> list[tuple[float, float, float, float]]:
-    """The front as steps, what it dominates shaded; its pieces."""
-    points = sorted({(point.cost * factor, point.percent) for point in table.front})
+    """Draw a front of costs and accuracies as steps, what it dominates shaded; give its pieces."""
+    points = sorted(set(front))
     right, bottom = axes.get_xlim()[1], axes.get_ylim()[0]
     corners = [(points[0][0], bottom)]
     for x, y in points:
@@ -244,7 +244,7 @@ def _draw_front(
     return [(*one, *other) for one, other in pairwise(corners)]
 
 
-def _ticks(axes: Axes) -> None:
+def plain_ticks(axes: Axes) -> None:
     """Plain numbers on a logarithmic axis, 1-2-5 in each decade."""
     if axes.get_xscale() != "log":
         return
@@ -271,12 +271,12 @@ def _label(table: ParetoTable, point: Point, x: float, size: float) -> Label:
     own = point.candidate
     is_alone = sum(each.candidate.base == own.base for each in table.points) == 1
     words = own.base if is_alone and own.network.pattern == "dense" else own.network.pattern
-    colour = _dark(network_looks(table)[own.base].colour)
+    colour = dark(network_looks(table)[own.base].colour)
     style = {"fontsize": size, "color": colour, "weight": "bold" if point.is_knee else "normal"}
     return Label(words, x, point.percent, style, size * (KNEE if point.is_knee else MARKER) / 2)
 
 
-def _dark(colour: str) -> tuple[float, float, float]:
+def dark(colour: str) -> tuple[float, float, float]:
     """A colour as words have it: dark enough to be read on white."""
     red, green, blue = (0.72 * part for part in to_rgb(colour))
     return red, green, blue

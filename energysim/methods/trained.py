@@ -1,0 +1,197 @@
+"""Every method trained in the same way: the runs that are needed, done before or now."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from energysim.errors import EnergysimError
+from energysim.lowrank import lower
+from energysim.methods.named import DENSE, DNR, NARROW, TUCKER2, Family, Method, narrowed
+from energysim.network import Network
+from energysim.prune import BY_DATA, prune
+from energysim.prune import METHODS as PRUNING
+from energysim.sparsity.maskfile import MaskFile
+from energysim.train.data import Batch, Dataset, in_order
+from energysim.train.grid import run_all
+from energysim.train.job import NUMPY, Job
+from energysim.train.recipe import Recipe, Rewire
+from energysim.train.record import MASKS, WEIGHTS_FILE
+from energysim.train.run import Tell
+from energysim.train.weights import Weights
+
+PER_CLASS = 10
+"""Images of each class that SNIP and GraSP look at, as in the experiments of SynFlow's authors."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all methods have in common."""
+
+    load: Callable[[str | None, float], Network]
+    """gives a network by name, None for the one that is made cheap, at a factor of its width"""
+    data: Dataset
+    recipe: Recipe
+    seeds: tuple[int, ...]
+    out: Path
+    """folder of runs"""
+    backend: str = NUMPY
+    threads: int | None = None
+    device: str = "cpu"
+
+    @property
+    def network(self) -> Network:
+        """That is made cheap."""
+        return self.load(None, 1.0)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A method with a seed: the network as it stands in use, and how well it tells images apart."""
+
+    method: Method
+    seed: int
+    network: Network = field(repr=False)
+    """whose costs count"""
+    top1: float
+    jobs: tuple[Job, ...] = field(repr=False)
+    """all runs it took, its own last"""
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A method with a seed that came to nothing."""
+
+    method: Method
+    seed: int
+    why: str
+
+
+def train_all(
+    methods: Sequence[Method],
+    setting: Setting,
+    *,
+    tell: Tell | None = None,
+    begin: Callable[[Method, Job], None] | None = None,
+) -> Iterator[Trained | Failed]:
+    """Train each method with each seed, or find the run that was done before.
+
+    Parameters
+    ----------
+    methods : sequence of Method
+    setting : Setting
+    tell : callable, optional
+        Is told of every step and epoch of a run.
+    begin : callable, optional
+        Is told of each run before it begins, and of the method that needs it.
+
+    Yields
+    ------
+    Trained or Failed
+        A method with all seeds, then the next one.
+    """
+    for method in methods:
+        for seed in setting.seeds:
+            try:
+                yield _trained(method, seed, setting, tell, begin)
+            except EnergysimError as error:
+                yield Failed(method, seed, str(error))
+
+
+def _trained(
+    method: Method,
+    seed: int,
+    setting: Setting,
+    tell: Tell | None,
+    begin: Callable[[Method, Job], None] | None,
+) -> Trained:
+    """Train one.
+
+    Raises
+    ------
+    EnergysimError
+        If there is no such network, or training comes to nothing.
+    """
+
+    def done(job: Job) -> tuple[Path, float]:
+        (attempt,) = run_all(
+            [job], setting.out, threads=setting.threads, device=setting.device, tell=tell,
+            begin=None if begin is None else partial(begin, method),
+        )  # fmt: skip
+        if attempt.row is None:
+            assert attempt.problem is not None
+            raise attempt.problem
+        return setting.out / job.name, attempt.row["top1"]
+
+    def job(
+        network: Network, recipe: Recipe = setting.recipe, weights: Weights | None = None
+    ) -> Job:
+        return Job(network, setting.data, recipe, seed, setting.backend, weights)
+
+    before: tuple[Job, ...] = ()
+    recipe, weights = setting.recipe, None
+    if method.name == TUCKER2:
+        assert method.density is not None
+        first = job(setting.network)
+        folder, _ = done(first)
+        low = lower(
+            setting.network, method.density, "error", cost="parameters",
+            weights=Weights.load(folder / WEIGHTS_FILE),
+        )  # fmt: skip
+        before, network, weights = (first,), low.network, low.weights
+    elif method.name == DNR:
+        assert method.density is not None
+        network = setting.network
+        recipe = recipe.model_copy(update={"rewire": Rewire(density=method.density)})
+    else:
+        network = network_of(method, seed, setting)
+    own = job(network, recipe, weights)
+    folder, top1 = done(own)
+    if method.name == DNR:
+        network = network.with_masks(MaskFile.open(folder / MASKS))
+    return Trained(method, seed, network, top1, (*before, own))
+
+
+def network_of(method: Method, seed: int, setting: Setting) -> Network:
+    """Make the network of a method that decides before training.
+
+    Raises
+    ------
+    InputError
+        If there is none.
+    """
+    density = method.density
+    if method.name == DENSE:
+        return setting.network
+    if method.name in PRUNING:
+        assert density is not None
+        return prune(
+            setting.network, method.name, density, seed=seed, init=setting.recipe.init,
+            batch=_looked_at(method, setting),
+        ).network  # fmt: skip
+    if method.name == NARROW:
+        assert density is not None
+        return narrowed(lambda width: setting.load(None, width),
+                        density * setting.network.parameters)  # fmt: skip
+    if method.family is Family.DENSE:
+        return setting.load(method.name, 1.0)
+    return setting.network.with_pattern(method.name)
+
+
+def _looked_at(method: Method, setting: Setting) -> Batch | None:
+    """Images that a method of pruning looks at."""
+    if method.name not in BY_DATA:
+        return None
+    some = setting.data.subset(per_class=PER_CLASS)
+    many = PER_CLASS * len(setting.data.classes)
+    return next(in_order(some, some.train, many, read=setting.network.input_size[:2]))
+
+
+def by_method(found: Sequence[Trained]) -> Mapping[Method, tuple[Trained, ...]]:
+    """Group by method, in order."""
+    groups: dict[Method, list[Trained]] = {}
+    for each in found:
+        groups.setdefault(each.method, []).append(each)
+    return {method: tuple(each) for method, each in groups.items()}
