@@ -74,7 +74,7 @@ def test_shown_output_is_the_output(page: str, command: str, text: str) -> None:
 def test_commands_are_understood(page: str, line: str) -> None:
     """Names of commands and options, and the words that they take; nothing is run."""
     write_files(page)
-    for name in ("densities.csv", "sweep.yaml", "mine.yaml", "model.onnx", "runs"):
+    for name in ("densities.csv", "sweep.yaml", "mine.yaml", "model.onnx", "runs", "weights.npz"):
         Path(name).touch()
     command, context = main, click.Context(main, info_name="energysim")
     words = shlex.split(line, comments=True)[1:]

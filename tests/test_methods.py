@@ -45,11 +45,11 @@ def load(name: str | None, width: float) -> Network:
 
 
 def setting(out: Path, seeds: tuple[int, ...] = (0,)) -> Setting:
-    return Setting(load, digits().subset(per_class=12), QUICK, seeds, out)
+    return Setting.of("digits_cnn", digits().subset(per_class=12), QUICK, seeds=seeds, out=out)
 
 
 def named(*words: str, densities: tuple[float, ...] = (0.2,)) -> tuple[Method, ...]:
-    return methods_named(words, densities, is_network=lambda name: name == "resnet20")
+    return methods_named(words, densities)
 
 
 # -- names -----------------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ NAMES = [
     "05_pareto_front",
     "06_train_your_own_accuracy",
     "07_your_own_chip_and_network",
+    "08_methods",
 ]
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},

@@ -17,7 +17,6 @@ from energysim.units import COUNTS, PICOJOULES, heading, number, unit_for
 if TYPE_CHECKING:
     from energysim.cli.render import Column, Grid
     from energysim.methods import Comparison, Failed, Method, Setting, Trained
-    from energysim.network import Network
     from energysim.train.data import Dataset
     from energysim.train.job import Job
 
@@ -232,7 +231,7 @@ def command(
         raise click.UsageError("mappings have one dataflow")
     hardware = [load_hardware(name) for name in machines]
     _check_names(hardware)
-    asked = methods_named(methods, densities, is_network=_is_network)
+    asked = methods_named(methods, densities)
     given = {key: own[key] for key in OWN if own[key] is not None}
     setting = _setting(net, data, per_class, (width, side), recipe_name, given, seeds, out, threads)
     _refuse(asked, setting)
@@ -318,16 +317,6 @@ def _check_names(hardware: Sequence[Any]) -> None:
             raise click.UsageError(f"two machines are named {name}: give one another name")
 
 
-def _is_network(name: str) -> bool:
-    from energysim.catalog import find
-
-    try:
-        find("nets", name)
-    except InputError:
-        return False
-    return True
-
-
 def _setting(
     net: str,
     data: str,
@@ -340,7 +329,6 @@ def _setting(
     threads: int | None,
 ) -> Setting:
     """What all methods have in common."""
-    from energysim.catalog import load_network
     from energysim.cli.train import _images, _recipe
     from energysim.methods import Setting
     from energysim.network import Scale
@@ -350,15 +338,9 @@ def _setting(
     images: Dataset = _images(data, [net], Scale(factor, side))
     if per_class is not None:
         images = images.subset(per_class=per_class)
-    classes = len(images.classes)
-
-    def load(name: str | None, width: float) -> Network:
-        if name is None:
-            return load_network(net, scale=Scale(factor * width, side, classes))
-        own = side or load_network(net).input_size[1]
-        return load_network(name, scale=Scale(width, own, classes))
-
-    return Setting(load, images, recipe, seeds, out, threads=threads)
+    return Setting.of(
+        net, images, recipe, seeds=seeds, out=out, scale=Scale(factor, side), threads=threads
+    )
 
 
 def _refuse(methods: Sequence[Method], setting: Setting) -> None:

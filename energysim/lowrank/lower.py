@@ -27,6 +27,7 @@ from energysim.lowrank.search import Settings, factored, search
 from energysim.lowrank.tucker import Chain, Ranks, map_words
 from energysim.network import Network
 from energysim.train.data import Dataset
+from energysim.train.engine import one_blas_thread
 from energysim.train.parameters import WEIGHT, Layout, running_start, start
 from energysim.train.recipe import Recipe
 from energysim.train.weights import Weights
@@ -181,10 +182,11 @@ def lower(
         for layer in network.layers
         if layer.stores_weights
     }
-    menu = menu_of(
-        network, kernels, cost=cost, options=options, multiple=multiple, hardware=hardware,
-        cache=cache, **settings,
-    )  # fmt: skip
+    with one_blas_thread():  # their number would change the last bits of singular vectors
+        menu = menu_of(
+            network, kernels, cost=cost, options=options, multiple=multiple, hardware=hardware,
+            cache=cache, **settings,
+        )  # fmt: skip
     budget = menu.budget(share)
     sure = None
     if learning is not None:
@@ -199,7 +201,8 @@ def lower(
     else:
         ways = {"error": least_error, "singular": by_singular_values, "uniform": uniform}
         choice = ways[way](menu, budget)
-    low, arrays = factored(network, begun, menu.chosen(choice))
+    with one_blas_thread():
+        low, arrays = factored(network, begun, menu.chosen(choice))
     return Lowered(network, low, arrays, menu, choice, cost, way, share, sure)
 
 

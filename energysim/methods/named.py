@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from energysim.catalog import find
 from energysim.errors import InputError, did_you_mean
 from energysim.network import Network
 from energysim.prune import METHODS as PRUNING
@@ -76,9 +77,7 @@ class Method:
         return self.name if self.density is None else f"{self.name} {100 * self.density:.3g} %"
 
 
-def methods_named(
-    words: Iterable[str], densities: Sequence[float], *, is_network: Callable[[str], bool]
-) -> tuple[Method, ...]:
+def methods_named(words: Iterable[str], densities: Sequence[float] = (0.1,)) -> tuple[Method, ...]:
     """Find methods by their names.
 
     Parameters
@@ -87,8 +86,6 @@ def methods_named(
         Names, groups of :data:`GROUPS`, patterns, networks; ``name@0.1`` has a density of its own.
     densities : sequence of float
         For each method that needs one.
-    is_network : callable
-        Whether there is a network of a name.
 
     Returns
     -------
@@ -102,7 +99,7 @@ def methods_named(
 
     Examples
     --------
-    >>> found = methods_named(["dense", "synflow", "2:4"], [0.1, 0.3], is_network=lambda _: False)
+    >>> found = methods_named(["dense", "synflow", "2:4"], [0.1, 0.3])
     >>> [each.label for each in found]
     ['dense', 'synflow 10 %', 'synflow 30 %', '2:4']
     """
@@ -115,7 +112,7 @@ def methods_named(
         if at:
             asked = [_density(own, word)]
         for each in GROUPS.get(name, (name,)):
-            family, needs = _family(each, is_network)
+            family, needs = _family(each)
             if at and not needs:
                 raise InputError(f"{each} has a density of its own: leave @{own} out")
             proper = _proper(each, family)
@@ -144,7 +141,7 @@ def _check_density(density: float) -> float:
     return density
 
 
-def _family(name: str, is_network: Callable[[str], bool]) -> tuple[Family, bool]:
+def _family(name: str) -> tuple[Family, bool]:
     """What a method does, and whether it needs a density.
 
     Raises
@@ -157,7 +154,7 @@ def _family(name: str, is_network: Callable[[str], bool]) -> tuple[Family, bool]
     try:
         pattern = get_pattern(name)
     except InputError:
-        if is_network(name):
+        if _is_network(name):
             return Family.DENSE, False
         hint = did_you_mean(name, (*known(), *PATTERNS))
         raise InputError(
@@ -167,6 +164,14 @@ def _family(name: str, is_network: Callable[[str], bool]) -> tuple[Family, bool]
     if pattern.blocks is not None:
         return Family.BLOCKS, False
     return (Family.BY_KERNEL if pattern.random else Family.PERIODIC), False
+
+
+def _is_network(name: str) -> bool:
+    try:
+        find("nets", name)
+    except InputError:
+        return False
+    return True
 
 
 def _proper(name: str, family: Family) -> str:

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from energysim.catalog import FILE_SIZE, load_network
 from energysim.errors import EnergysimError
 from energysim.lowrank import lower
 from energysim.methods.named import DENSE, DNR, NARROW, TUCKER2, Family, Method, narrowed
-from energysim.network import Network
+from energysim.network import Network, Scale
 from energysim.prune import BY_DATA, prune
 from energysim.prune import METHODS as PRUNING
 from energysim.sparsity.maskfile import MaskFile
@@ -40,6 +41,46 @@ class Setting:
     backend: str = NUMPY
     threads: int | None = None
     device: str = "cpu"
+
+    @classmethod
+    def of(
+        cls,
+        net: str,
+        data: Dataset,
+        recipe: Recipe,
+        *,
+        seeds: Sequence[int] = (0,),
+        out: Path,
+        scale: Scale = FILE_SIZE,
+        threads: int | None = None,
+    ) -> Setting:
+        """Take a network by name or path, with as many classes as the images have.
+
+        Other networks that are asked for read images of the same size.
+
+        Parameters
+        ----------
+        net : str
+        data : Dataset
+        recipe : Recipe
+        seeds : sequence of int
+        out : Path
+            Folder of runs.
+        scale : Scale
+            Of the network.
+        threads : int, optional
+            Cores to train with.
+        """
+        classes = len(data.classes)
+
+        def load(name: str | None, width: float) -> Network:
+            if name is None:
+                own = Scale(scale.width * width, scale.side, classes)
+                return load_network(net, scale=own)
+            side = scale.side or load_network(net).input_size[1]
+            return load_network(name, scale=Scale(width, side, classes))
+
+        return cls(load, data, recipe, tuple(seeds), out, threads=threads)
 
     @property
     def network(self) -> Network:

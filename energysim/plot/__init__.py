@@ -5,6 +5,7 @@ from __future__ import annotations
 from energysim.plot.costs import Costs, Saved, read_costs
 from energysim.plot.energy import By, energy, energy_figure
 from energysim.plot.mapping import mapping, mapping_figure
+from energysim.plot.methods import methods_figure
 from energysim.plot.pareto import pareto, pareto_figure
 from energysim.plot.patterns import gallery, gallery_figure
 from energysim.plot.roofline import roofline, roofline_figure
@@ -28,6 +29,7 @@ __all__ = [
     "gallery_figure",
     "mapping",
     "mapping_figure",
+    "methods_figure",
     "new_figure",
     "pareto",
     "pareto_figure",
