@@ -87,7 +87,7 @@ def command(
     \b
     Example:
       energysim report --net vgg16_ps --hw edge_tpu -o vgg16_ps.html
-      energysim report --net digits_cnn --patterns dense,PS4_P4 --hw eyeriss -o patterns.html
+      energysim report --net digits_cnn --patterns dense,PS4_P4 --hw simba -o patterns.html
     """  # noqa: D301 - click's mark is a backspace
     from energysim.cli import render
     from energysim.report import check_extra, page

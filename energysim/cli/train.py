@@ -249,7 +249,7 @@ def command(
     Example:
       energysim train --net vgg16_ps --data digits --epochs 5 --seed 0
       energysim train --net digits_cnn --patterns dense,PS4_P4,PS1_P9 --seeds 0-2 --out runs
-      energysim train --net resnet18 --width 0.25 --data shapes --epochs 2 --per-class 50
+      energysim train --net resnet18 --width 0.25 --data shapes --epochs 1 --per-class 20
       energysim train --net digits_cnn --attack fgsm:0.1 --attack pgd:0.1,steps=20,restarts=2
       energysim train --net digits_cnn --rewire irregular --density 0.1 --adversarial 0.1
     """  # noqa: D301 - click's mark is a backspace
