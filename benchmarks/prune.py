@@ -35,6 +35,8 @@ def rows() -> Iterator[dict[str, object]]:
                 "method": method,
                 "density": density,
                 "mac_density": round(found.mac_density, 6),
+                "clean_mac_density": round(found.clean_mac_density, 6),
+                "dead_channels": sum(found.liveness.dead().values()),
                 "published_mac_density": PUBLISHED.get(method, "") if density == 0.1 else "",
                 "emptied": "+".join(found.collapsed),
             }

@@ -8,17 +8,20 @@ import sys
 from pathlib import Path
 
 import click
+import numpy as np
 import pytest
-from command_line import call, call_process, environment
+from command_line import ROOT, call, call_process, environment
 
 from energysim.cli import main, options
 from energysim.hardware import FormatWord
 from energysim.mapper.goal import Objective
+from energysim.sparsity.maskfile import mask_file
 
 COMMANDS = [
     "run",
     "train",
     "prune",
+    "shrink",
     "lowrank",
     "list",
     "show",
@@ -88,6 +91,8 @@ def test_examples_run(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     (tmp_path / "sweep.yaml").write_text(
         "network: digits_cnn\nhardware: edge_tpu\nscan: {batch: [1, 2]}\n"
     )
+    (tmp_path / "mask.npz").write_bytes(mask_file({"conv2": np.arange(16) % 4 > 0}))
+    (tmp_path / "small.yaml").write_text((ROOT / "networks" / "digits_cnn.yaml").read_text())
     if line.startswith("energysim import"):
         pytest.importorskip("onnx")
         from onnx_models import model, node, ones, save
@@ -207,7 +212,7 @@ def test_completion_survives_unreadable_folders(monkeypatch: pytest.MonkeyPatch)
     ("args", "words"),
     [
         (["rnu"], "no command named 'rnu'. Did you mean 'run'?"),
-        (["xyzzy"], "no command named 'xyzzy'. Commands: run, train, prune, lowrank, list, show"),
+        (["xyzzy"], "no command named 'xyzzy'. Commands: run, train, prune, shrink, lowrank"),
         (["--nonsense"], "No such option"),
         (["list", "networks"], "'networks' is not one of"),
         (["run", "--net", "vgg16"], "Missing option '--hw'"),

@@ -104,6 +104,98 @@ def test_an_emptied_layer_is_an_error_and_writes_nothing() -> None:
     assert Path("mask.npz").exists()
 
 
+def test_dead_channels_are_told_and_counted() -> None:
+    few = ("--density", "0.05", "--steps", "5")
+    done = pruned(*few)
+    assert "dead channels" in done.out.splitlines()[2]
+    assert "6.44 % of the MACs without 33 dead channels" in done.out
+    plain = json.loads(pruned(*few, "--format", "json").out)
+    found = prune(es.load_network("digits_cnn"), "synflow", 0.05, steps=5)
+    assert [layer["dead_channels"] for layer in plain["layers"]] == [1, 2, 23, 7, 0]
+    assert plain["pruning"]["clean_mac_density"] == found.clean_mac_density
+    assert sum(layer["clean_macs"] for layer in plain["layers"]) == found.liveness.macs
+    assert "no dead channels" in pruned("--density", "0.9", "--method", "magnitude").out
+
+
+def test_no_way_through_is_told() -> None:
+    done = pruned("--method", "magnitude", "--density", "0.01", "--keep-one", "-o", "mask.npz")
+    assert done.status == 0
+    assert "note: no way leads through the weights that stay" in done.err
+    assert "no way leads through what stays" in done.out
+    done = call("shrink", "--net", "digits_cnn", "--mask", "mask.npz", "-o", "small.yaml")
+    assert done.status == 3
+    assert "no way leads from the image" in done.err
+    assert not Path("small.yaml").exists()
+
+
+def test_masks_like_others_have_other_dead_channels() -> None:
+    """S8: as many weights of each layer, at places of chance."""
+    few = ("--density", "0.05", "--steps", "5")
+    one = json.loads(pruned(*few, "--format", "json", "-o", "mask.npz").out)
+    two = json.loads(pruned("--like", "mask.npz", "--format", "json").out)
+    for before, after in zip(one["layers"], two["layers"], strict=True):
+        assert before["live"] == after["live"]
+    assert one["layers"][2]["dead_channels"] > two["layers"][2]["dead_channels"]
+
+
+def test_a_trained_network_is_pruned_shrunken_and_trained_on() -> None:
+    """By magnitude after training; then the smaller network goes on where the masked one would."""
+    train = ("train", "--epochs", "1", "--per-class", "10", "-q")
+    assert call(*train, "--net", "digits_cnn", "--out", "dense").status == 0
+    (weights,) = Path("dense").glob("*/weights.npz")
+    done = pruned("--method", "magnitude", "--density", "0.3", "--keep-one", "--weights",
+                  str(weights), "-o", "mask.npz")  # fmt: skip
+    assert done.status == 0, done.err
+    assert "magnitude · weights of weights.npz" in done.out
+    with np.load(weights) as arrays, np.load("mask.npz") as masks:
+        kept = np.concatenate([np.abs(arrays[f"{each}.weight"]).ravel()[masks[each].ravel()]
+                               for each in masks])  # fmt: skip
+        gone = np.concatenate([np.abs(arrays[f"{each}.weight"]).ravel()[~masks[each].ravel()]
+                               for each in masks])  # fmt: skip
+    assert np.sort(kept)[5] >= gone.max()  # but for the last ones of layers
+    done = call("shrink", "--net", "digits_cnn", "--mask", "mask.npz", "--weights", str(weights),
+                "-o", "small.yaml")  # fmt: skip
+    assert done.status == 0, done.err
+    assert "wrote small.yaml, small.npz, small.weights.npz" in done.err
+    done = call(*train, "--net", "small.yaml", "--begin", "small.weights.npz", "--out", "small")
+    assert done.status == 0, done.err
+
+
+def test_shrunken_networks_are_written_and_run() -> None:
+    pruned("--density", "0.05", "-o", "mask.npz", "-q")
+    shrink = ("shrink", "--net", "digits_cnn", "--mask", "mask.npz")
+    done = call(*shrink, "-o", "small.yaml")
+    assert done.status == 0
+    assert "13.8 % of the weights and 20.2 % of the MACs" in done.out
+    rows = json.loads(call(*shrink, "--format", "json").out)["layers"]
+    table = call(*shrink, "--format", "csv").out.splitlines()
+    assert len(table) == 1 + len(rows) == 6
+    small = es.load_network("small.yaml")
+    assert [row["channels"] for row in rows] == [14, 6, 6, 17, 10]
+    assert [row["live"] for row in rows] == [
+        layer.weights for layer in small.layers if layer.stores_weights
+    ]
+    run = call("run", "--net", "small.yaml", "--hw", "edge_tpu", "--format", "json")
+    total = sum(layer["macs"] for layer in json.loads(run.out)["layers"])
+    assert total == small.macs == sum(row["macs"] for row in rows)
+    assert "no dead channels" in call("shrink", "--net", "small.yaml").out
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("-o", "small.txt"), "is no .yaml file"),
+        (("-o", "nowhere/small.yaml"), "the folder nowhere does not exist"),
+        (("--mask", "none.npz"), "no such file"),
+        (("--weights", "none.npz"), "none.npz: can't be read"),
+    ],
+)
+def test_shrinking_refused(args: tuple[str, ...], message: str) -> None:
+    done = call("shrink", "--net", "digits_cnn", *args)
+    assert done.status == 2
+    assert message in done.err
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [
@@ -113,6 +205,10 @@ def test_an_emptied_layer_is_an_error_and_writes_nothing() -> None:
         (("-o", "mask.txt"), "is no .npz file"),
         (("--data", "digits"), "looks at no images"),
         (("--critical", "-o", "m.npz"), "chooses no masks"),
+        (("--critical", "--density", "0.5"), "densities of its own"),
+        (("--like", "mask.npz", "--weights", "w.npz"), "leave out --weights"),
+        (("--weights", "w.npz"), "synflow does not take weights of a file"),
+        (("--method", "magnitude", "--weights", "w.npz"), "w.npz: can't be read"),
         (("--method", "uniform", "--steps", "4"), "one step is all there is"),
         (("--method", "snip", "--classes", "7"), "digits has 10 classes and"),
     ],

@@ -106,6 +106,7 @@ PUBLIC = (
     "energysim.network",
     "energysim.pareto",
     "energysim.plot",
+    "energysim.prune",
     "energysim.sparsity",
     "energysim.sweeps",
     "energysim.technology",

@@ -292,6 +292,74 @@ def test_critical_compression_by_method() -> None:
     assert once <= critical("magnitude") < most
 
 
+def test_iterated_snip_keeps_layers_longer() -> None:
+    """S9: scored again and again it comes near to SynFlow."""
+    network = perceptron(40, 60, 30, 20, 10)
+    batch = images_for(network, 20)
+
+    def whole(steps: int) -> list[float]:
+        return [
+            compression
+            for compression, emptied in critical_compression(
+                network, "snip", steps=steps, batch=batch
+            )
+            if not emptied
+        ]
+
+    assert max(whole(30)) > 3 * max(whole(1))
+
+
+def test_compressions_end_where_no_method_can_keep_all_layers() -> None:
+    """Also where rounding up would leave as many weights as layers."""
+    network = perceptron(7, 8, 8, 3)  # 144 weights: 48 a layer, and 144 / 56.2 rounds to 3
+    told: list[tuple[int, int, float]] = []
+    found = list(
+        critical_compression(network, "synflow", steps=144, tell=lambda *each: told.append(each))
+    )
+    assert [bool(emptied) for _, emptied in found] == [False] * 7 + [True]
+    assert found[-1][0] == pytest.approx(10**1.75)
+    assert [each[0] for each in told] == list(range(8))
+    assert {each[1] for each in told} == {8}
+
+
+def test_one_scoring_does_for_all_compressions() -> None:
+    """Methods that score once: the same layers go as where each compression scores by itself."""
+    network = perceptron(40, 30, 20, 10)
+    for method in ("magnitude", "random", "erdos_renyi", "snip"):
+        batch = images_for(network, 5)
+        for compression, emptied in critical_compression(network, method, batch=batch):
+            weights = sum(layer.weights for layer in network.layers)
+            live = max(1, int(weights / compression))
+            assert emptied == prune(network, method, live / weights, batch=batch).collapsed
+
+
+def test_norms_that_read_joined_layers_pass_on_their_flow() -> None:
+    network = built(
+        {"name": "a", "kind": "conv", "out": 4, "kernel": 3, "pad": 1},
+        {"name": "b", "kind": "conv", "out": 3, "kernel": 3, "pad": 1},
+        {"name": "n", "kind": "batch_norm", "input": ["a", "b"]},
+        {"name": "c", "kind": "conv", "out": 5, "kernel": 1},
+        {"name": "p", "kind": "pool", "kernel": "global", "mode": "average"},
+        {"name": "e", "kind": "linear", "out": 4},
+    )
+    own = begun(network)
+    found = sums(own, SynFlow(own)(own, own.live, RNG(0)))
+    assert found["a"] == pytest.approx(found["c"], rel=1e-12)
+    assert found["c"] == pytest.approx(found["e"], rel=1e-12)
+    assert found["b"] < found["a"]
+
+
+def test_weights_can_be_given() -> None:
+    network = perceptron(6, 5, 4)
+    own = begun(network, 7)
+    found = prune(network, "magnitude", 0.3, begun=own)
+    least = min(np.abs(own.views(own.weights)[name])[mask].min()
+                for name, mask in found.masks.items() if mask.any())  # fmt: skip
+    most = max(np.abs(own.views(own.weights)[name])[~mask].max()
+               for name, mask in found.masks.items())  # fmt: skip
+    assert least > most
+
+
 def test_density_of_macs_is_not_that_of_weights() -> None:
     """VGG16 for 100 classes at 10x: SynFlow keeps 35 % of the MACs, chance 10 % (released runs).
 

@@ -28,6 +28,7 @@ _MODULES = {
     "run": "run",
     "train": "train",
     "prune": "prune",
+    "shrink": "shrink",
     "lowrank": "lowrank",
     "list": "list_",
     "show": "show",

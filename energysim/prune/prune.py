@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from math import log10
+from functools import cached_property
+from math import floor, log10
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from energysim.axes import Dim
 from energysim.errors import EnergysimError, InputError
 from energysim.errors import did_you_mean as hint
 from energysim.network import Layer, Network
+from energysim.network.liveness import Liveness, liveness
 from energysim.prune.scores import (
     Grasp,
     Live,
@@ -112,6 +114,16 @@ class Pruned:
         macs = sum(each.macs for each in self.layers)
         return sum(each.effective_macs for each in self.layers) / macs
 
+    @cached_property
+    def liveness(self) -> Liveness:
+        """Which channels the masks leave something to do; the others are dead neurons."""
+        return liveness(self.dense, masks=self.masks)
+
+    @property
+    def clean_mac_density(self) -> float:
+        """Share of the multiply-accumulates that is left without those of dead neurons."""
+        return self.liveness.macs / sum(each.macs for each in self.layers)
+
     @property
     def collapsed(self) -> tuple[str, ...]:
         """Layers that nothing is left of: no image gets through them."""
@@ -135,7 +147,8 @@ class Pruned:
         return self.dense.with_masks(self.masks)
 
     def rows(self) -> list[dict[str, Any]]:
-        """A record a layer."""
+        """A record a layer; ``clean`` is what is left where dead neurons are removed."""
+        found = self.liveness
         return [
             {
                 "layer": each.layer.name,
@@ -144,6 +157,10 @@ class Pruned:
                 "density": each.density,
                 "macs": each.macs,
                 "effective_macs": each.effective_macs,
+                "channels": each.layer.output[0],
+                "dead_channels": int((~found.live(each.layer.name)).sum()),
+                "clean_weights": found.weights[each.layer.name],
+                "clean_macs": found.macs_of(each.layer),
                 "score_sum": each.flow,
             }
             for each in self.layers
@@ -161,6 +178,7 @@ def prune(
     init: Init = Init.HE,
     batch: Batch | None = None,
     keep_one: bool = False,
+    begun: Start | None = None,
     tell: Callable[[int], None] | None = None,
 ) -> Pruned:
     """Choose the weights that stay, before any training.
@@ -185,6 +203,8 @@ def prune(
         Images that ``snip`` and ``grasp`` look at.
     keep_one : bool
         Never take the last weight of a layer.
+    begun : Start, optional
+        Of the network: the weights to look at, in place of those that the seed draws.
     tell : callable, optional
         Is told of the number of finished steps.
 
@@ -204,32 +224,124 @@ def prune(
     >>> found.live, found.collapsed
     (1659, ())
     """
-    _check(method, density, steps, schedule, batch)
-    many = STEPS[method] if steps is None else steps
-    drawing, choosing = np.random.SeedSequence(seed).spawn(5)[::4]
-    begun = Start.of(network, start(network, np.random.default_rng(drawing), init))
-    rng = np.random.default_rng(choosing)
-    if method in BY_LAYER:
-        live, first = _by_layer(begun, method, density, rng)
-    else:
-        score = _score(method, begun, batch)
-        live, first = begun.live, np.zeros(0)
-        for step in range(1, many + 1):
-            scores = score(begun, live, rng)
-            if not np.isfinite(scores[live]).all():
-                raise InputError(
-                    f"scores of {method} are no finite numbers: {network.name} is too deep for it"
-                )
+    _check_density(density)
+    choice = _choice(
+        network, method, steps, schedule, seed, init, batch, keep_one=keep_one, begun=begun
+    )
+    live, first = choice.at(density, tell=tell)
+    return choice.pruned(density, live, first)
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """How the weights that stay are chosen, but for how many they are."""
+
+    begun: Start
+    method: str
+    steps: int
+    schedule: str
+    seed: int
+    keep_one: bool
+    score: Score | None
+    """None of a method with a share for each layer"""
+    chance: np.random.SeedSequence
+
+    def at(
+        self,
+        density: float,
+        *,
+        first: Floats | None = None,
+        tell: Callable[[int], None] | None = None,
+    ) -> tuple[Live, Floats]:
+        """Choose a share of the weights.
+
+        Parameters
+        ----------
+        density : float
+        first : ndarray, shape (W,), optional
+            Scores before anything is pruned, where they are known.
+        tell : callable, optional
+            Is told of the number of finished steps.
+
+        Returns
+        -------
+        live : ndarray of bool, shape (W,)
+        first : ndarray, shape (W,)
+            Of a method with scores.
+        """
+        begun, rng = self.begun, np.random.default_rng(self.chance)
+        if self.score is None:
+            return _by_layer(begun, self.method, density, rng)
+        live = begun.live
+        for step in range(1, self.steps + 1):
+            known = first if step == 1 else None
+            scores = self._scores(live, rng) if known is None else known
             first = scores if step == 1 else first
-            live = best(begun, scores, live, _share(density, step, many, schedule), keep_one)
+            share = _share(density, step, self.steps, self.schedule)
+            live = best(begun, scores, live, share, self.keep_one)
             if tell is not None:
                 tell(step)
-    return _pruned(begun, live, first, (method, density, many, schedule, seed))
+        assert first is not None  # there is at least one step
+        return live, first
+
+    def _scores(self, live: Live, rng: np.random.Generator) -> Floats:
+        """Score what is live.
+
+        Raises
+        ------
+        InputError
+            If scores are too large to be numbers.
+        """
+        assert self.score is not None
+        with np.errstate(over="ignore", invalid="ignore"):  # told instead
+            scores = self.score(self.begun, live, rng)
+        if not np.isfinite(scores[live]).all():
+            raise InputError(
+                f"scores of {self.method} are no finite numbers: {self.begun.network.name} is too"
+                " deep for it"
+            )
+        return scores
+
+    def pruned(self, density: float, live: Live, first: Floats) -> Pruned:
+        """Say what is left."""
+        how = (self.method, density, self.steps, self.schedule, self.seed)
+        return _pruned(self.begun, live, first, how)
 
 
-def _check(
-    method: str, density: float, steps: int | None, schedule: str, batch: Batch | None
-) -> None:
+def _choice(
+    network: Network,
+    method: str,
+    steps: int | None = None,
+    schedule: str = "exponential",
+    seed: int = 0,
+    init: Init = Init.HE,
+    batch: Batch | None = None,
+    *,
+    keep_one: bool = False,
+    begun: Start | None = None,
+) -> _Choice:
+    """Settings of :func:`prune`, checked, with what they begin with."""
+    _check(method, steps, schedule, batch)
+    many = STEPS[method] if steps is None else steps
+    drawing, choosing = np.random.SeedSequence(seed).spawn(5)[::4]
+    if begun is None:
+        begun = Start.of(network, start(network, np.random.default_rng(drawing), init))
+    score = None if method in BY_LAYER else _score(method, begun, batch)
+    return _Choice(begun, method, many, schedule, seed, keep_one, score, choosing)
+
+
+def _check_density(density: float) -> None:
+    """Refuse what is no share.
+
+    Raises
+    ------
+    InputError
+    """
+    if not 0 < density <= 1:
+        raise InputError(f"the density is a share above 0 and up to 1, got {density:g}")
+
+
+def _check(method: str, steps: int | None, schedule: str, batch: Batch | None) -> None:
     """Refuse what can't be.
 
     Raises
@@ -240,8 +352,6 @@ def _check(
         raise InputError(
             f"no method named '{method}'.{hint(method, METHODS)} Known: {', '.join(METHODS)}"
         )
-    if not 0 < density <= 1:
-        raise InputError(f"the density is a share above 0 and up to 1, got {density:g}")
     if steps is not None and steps < 1:
         raise InputError(f"needs at least one step, got {steps}")
     if method in BY_LAYER and steps not in (None, 1):
@@ -386,7 +496,12 @@ def _pruned(
 
 
 def critical_compression(
-    network: Network, method: str, *, quarter: int = 4, **settings: Any
+    network: Network,
+    method: str,
+    *,
+    quarter: int = 4,
+    tell: Callable[[int, int, float], None] | None = None,
+    **settings: Any,
 ) -> Iterator[tuple[float, tuple[str, ...]]]:
     """Compressions by steps of 10^(1/quarter), and the layers that each leaves nothing of.
 
@@ -396,6 +511,8 @@ def critical_compression(
     method : str
     quarter : int
         Steps to a factor of 10.
+    tell : callable, optional
+        Is told of the compression that is tried: its number, how many there can be, and itself.
     **settings
         Of :func:`prune`.
 
@@ -406,10 +523,17 @@ def critical_compression(
         Empty as far as the critical compression. The last compression is the first one above one
         weight a layer, at which no method can keep all of them.
     """
-    weights = sum(layer.weights for layer in network.layers if layer.stores_weights)
-    layers = sum(layer.stores_weights for layer in network.layers)
-    last = int(np.ceil(log10(weights / layers) * quarter))
+    choice = _choice(network, method, **settings)
+    weights, layers = int(choice.begun.live.sum()), len(choice.begun.layers)
+    last = floor(log10(weights / layers) * quarter) + 1
+    first = None
     for step in range(last + 1):
         compression = 10 ** (step / quarter)
-        found = prune(network, method, 1 / compression, **settings)
-        yield compression, found.collapsed
+        if tell is not None:
+            tell(step, last + 1, compression)
+        # Rounded down: else fewer weights than layers might become as many.
+        density = max(1, floor(weights / compression)) / weights
+        live, scores = choice.at(density, first=first)
+        first = scores if choice.steps == 1 and scores.size else None
+        own = choice.begun.parts(live)
+        yield compression, tuple(name for name, part in own.items() if not part.any())

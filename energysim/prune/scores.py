@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from energysim.errors import InputError
-from energysim.network import Activation, Layer, LayerKind, Network
+from energysim.network import Activation, Layer, LayerKind, Network, PoolMode
 from energysim.train import ops
 from energysim.train.data import Batch
 from energysim.train.fold import by_filter
@@ -222,11 +222,12 @@ def _bare(layer: Layer, *, linear: bool) -> Layer:
             " proportion, so what flows through a weight is not defined. Try magnitude, random,"
             " uniform or erdos_renyi"
         )
-    # A norm that stands by itself passes on what it reads, as a sum of one does.
-    kind = LayerKind.ADD if layer.kind is LayerKind.BATCH_NORM else layer.kind
+    # A norm that stands by itself passes on what it reads, as a pool of one pixel does.
+    norm = layer.kind is LayerKind.BATCH_NORM
     return replace(
         layer,
-        kind=kind,
+        kind=LayerKind.POOL if norm else layer.kind,
+        mode=PoolMode.AVERAGE if norm else layer.mode,
         pattern="dense",
         live="",
         bias=False,
