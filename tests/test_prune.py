@@ -292,6 +292,29 @@ def test_critical_compression_by_method() -> None:
     assert once <= critical("magnitude") < most
 
 
+def test_critical_compression_at_full_size() -> None:
+    """S5: 784-1000-300-100-10 as another program has it; benchmarks/prune_critical.py has more."""
+    network = perceptron(784, 1000, 300, 100, 10)
+    rng, vector = RNG(0), np.zeros(1_115_000)
+    for slot in Start.of(network, vector).layout.slots:
+        slot.view(vector)[...] = rng.standard_normal(slot.shape) * (2 / slot.shape[2]) ** 0.5
+    own = Start.of(network, vector)
+
+    def critical(method: str, steps: int) -> float:
+        last = 0.0
+        for compression, emptied in critical_compression(network, method, begun=own, steps=steps):
+            if emptied:
+                break
+            last = log10(compression)
+        return last
+
+    assert critical("synflow", 1) == pytest.approx(1.25)
+    assert critical("magnitude", 1) == pytest.approx(3.5, abs=0.26)
+    assert critical("random", 1) == pytest.approx(3.25, abs=0.51)
+    ten = prune(network, "synflow", 10**-4.5, steps=10, begun=own)
+    assert (ten.live, ten.collapsed) == (35, ())
+
+
 def test_iterated_snip_keeps_layers_longer() -> None:
     """S9: scored again and again it comes near to SynFlow."""
     network = perceptron(40, 60, 30, 20, 10)
