@@ -165,12 +165,16 @@ class _Measurement:
         works = islice(enumerate(batches()), begun, None)
         with ThreadPoolExecutor(self.threads) as pool:
             scores = in_turn(pool, self.threads, strike, works)
-            for number, (still, hit) in enumerate(scores, start=begun + 1):
-                clean, struck = clean + still, struck + hit
-                self._keep(number, clean, struck)
-                self.done = struck.images
-                if self.tell is not None:
-                    self.tell(Strike(self.job, self.attack, struck.images, self.images))
+            try:
+                for number, (still, hit) in enumerate(scores, start=begun + 1):
+                    clean, struck = clean + still, struck + hit
+                    self._keep(number, clean, struck)
+                    self.done = struck.images
+                    if self.tell is not None:
+                        self.tell(Strike(self.job, self.attack, struck.images, self.images))
+            except BaseException:
+                target.stop.set()  # the pool waits for its threads, which may be at it for minutes
+                raise
         loss = struck.loss / struck.images
         return settings(self.attack, self.images) | {
             "clean_top1": clean.first / clean.images,
