@@ -1,4 +1,4 @@
-"""Dynamic network rewiring and its controls on the bundled digits: nine ways, three seeds each.
+"""Dynamic network rewiring and its controls on the bundled digits: ten ways, three seeds each.
 
     python experiments/dnr_digits.py --work runs-dnr
 
@@ -78,24 +78,24 @@ def slug(way: str) -> str:
     return way.replace(" ", "-").replace(",", "").replace("%", "")
 
 
-def uniform(seed: int, _work: Path) -> Network:
+def uniform(density: float) -> Callable[[int, Path], Network]:
     """What the rewired network of the same seed begins with, and keeps."""
-    return prune(load_network(NETWORK), "uniform", 0.05, seed=seed).network
+    return lambda seed, _: prune(load_network(NETWORK), "uniform", density, seed=seed).network
 
 
 def with_final_densities(seed: int, work: Path) -> Network:
-    masks = MaskFile.open(folder(work, "DNR 5%", seed) / MASKS)
+    masks = MaskFile.open(folder(work, "DNR 10%", seed) / MASKS)
     return alike(load_network(NETWORK), masks, seed=seed).network
 
 
 def largest_weights(seed: int, work: Path) -> Network:
-    """The largest 5 % of all weights of the dense network that was trained."""
+    """The largest tenth of all weights of the dense network that was trained."""
     network = load_network(NETWORK)
     arrays = Weights.load(folder(work, "dense", seed) / WEIGHTS_FILE).arrays
     sizes = {layer.name: np.abs(arrays[f"{layer.name}.weight"])
              for layer in network.layers if layer.stores_weights}  # fmt: skip
     every = np.sort(np.concatenate([each.ravel() for each in sizes.values()]))
-    least = every[-round(0.05 * len(every))]
+    least = every[-round(0.1 * len(every))]
     return network.with_masks({name: each >= least for name, each in sizes.items()})
 
 
@@ -103,11 +103,12 @@ WAYS = (
     Way("dense, natural", NATURAL),
     Way("dense", HYBRID),
     Way("DNR 10%", rewired(HYBRID, 0.1)),
+    Way("DNR 10%, natural", rewired(NATURAL, 0.1)),
+    Way("random 10%, uniform", HYBRID, uniform(0.1)),
+    Way("random 10%, densities of DNR", HYBRID, with_final_densities),
+    Way("magnitude 10%", HYBRID.model_copy(update={"epochs": AGAIN}), largest_weights, "dense"),
     Way("DNR 5%", rewired(HYBRID, 0.05)),
-    Way("DNR 5%, natural", rewired(NATURAL, 0.05)),
-    Way("random 5%, uniform", HYBRID, uniform),
-    Way("random 5%, densities of DNR", HYBRID, with_final_densities),
-    Way("magnitude 5%", HYBRID.model_copy(update={"epochs": AGAIN}), largest_weights, "dense"),
+    Way("random 5%, uniform", HYBRID, uniform(0.05)),
     Way("DNR 25%, channels", rewired(HYBRID, 0.25, Mode.CHANNEL)),
 )
 
