@@ -1,4 +1,4 @@
-"""Dynamic network rewiring and its controls on the bundled digits: nine ways, three seeds each.
+"""Dynamic network rewiring and its controls on the bundled digits: ten ways, three seeds each.
 
     python experiments/dnr_digits.py --work runs-dnr
 
@@ -78,24 +78,24 @@ def slug(way: str) -> str:
     return way.replace(" ", "-").replace(",", "").replace("%", "")
 
 
-def uniform(seed: int, _work: Path) -> Network:
+def uniform(density: float) -> Callable[[int, Path], Network]:
     """What the rewired network of the same seed begins with, and keeps."""
-    return prune(load_network(NETWORK), "uniform", 0.05, seed=seed).network
+    return lambda seed, _: prune(load_network(NETWORK), "uniform", density, seed=seed).network
 
 
 def with_final_densities(seed: int, work: Path) -> Network:
-    masks = MaskFile.open(folder(work, "DNR 5%", seed) / MASKS)
+    masks = MaskFile.open(folder(work, "DNR 10%", seed) / MASKS)
     return alike(load_network(NETWORK), masks, seed=seed).network
 
 
 def largest_weights(seed: int, work: Path) -> Network:
-    """The largest 5 % of all weights of the dense network that was trained."""
+    """The largest tenth of all weights of the dense network that was trained."""
     network = load_network(NETWORK)
     arrays = Weights.load(folder(work, "dense", seed) / WEIGHTS_FILE).arrays
     sizes = {layer.name: np.abs(arrays[f"{layer.name}.weight"])
              for layer in network.layers if layer.stores_weights}  # fmt: skip
     every = np.sort(np.concatenate([each.ravel() for each in sizes.values()]))
-    least = every[-round(0.05 * len(every))]
+    least = every[-round(0.1 * len(every))]
     return network.with_masks({name: each >= least for name, each in sizes.items()})
 
 
@@ -103,11 +103,12 @@ WAYS = (
     Way("dense, natural", NATURAL),
     Way("dense", HYBRID),
     Way("DNR 10%", rewired(HYBRID, 0.1)),
+    Way("DNR 10%, natural", rewired(NATURAL, 0.1)),
+    Way("random 10%, uniform", HYBRID, uniform(0.1)),
+    Way("random 10%, densities of DNR", HYBRID, with_final_densities),
+    Way("magnitude 10%", HYBRID.model_copy(update={"epochs": AGAIN}), largest_weights, "dense"),
     Way("DNR 5%", rewired(HYBRID, 0.05)),
-    Way("DNR 5%, natural", rewired(NATURAL, 0.05)),
-    Way("random 5%, uniform", HYBRID, uniform),
-    Way("random 5%, densities of DNR", HYBRID, with_final_densities),
-    Way("magnitude 5%", HYBRID.model_copy(update={"epochs": AGAIN}), largest_weights, "dense"),
+    Way("random 5%, uniform", HYBRID, uniform(0.05)),
     Way("DNR 25%, channels", rewired(HYBRID, 0.25, Mode.CHANNEL)),
 )
 
@@ -180,30 +181,38 @@ def picture(lines: Sequence[dict[str, Any]]) -> None:
     import matplotlib.pyplot as plt
 
     from energysim import plot
+    from energysim.plot.beside import Label, place_labels
+    from energysim.plot.sheet import settle
 
     chip = CHIPS[1]
-    titles = {"clean": "images as they are", "pgd50": ATTACKS["pgd50"].name}
+    titles = {"clean": "images as they are (from 85 %)", "pgd50": ATTACKS["pgd50"].name}
+    lows = {"clean": 85, "pgd50": 0}
     with mpl.rc_context(plot.STYLE):
         figure, panels = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
         figure.suptitle(f"digits, {NETWORK} on {chip}: mean and standard deviation over seeds")
         for axes, (word, title) in zip(panels, titles.items(), strict=True):
-            for line in lines:
-                best = line[f"front_{word}_{chip}"]
-                place = line[f"{chip}_nj"] / 1e3, line[word]
+            shown = [line for line in lines if line[word] > lows[word]]
+            points = [(line[f"{chip}_nj"] / 1e3, line[word]) for line in shown]
+            best = [line[f"front_{word}_{chip}"] for line in shown]
+            spreads = [line[f"{word}_std"] for line in shown]
+            for place, spread, on_front in zip(points, spreads, best, strict=True):
                 axes.errorbar(
-                    *place, line[f"{word}_std"], marker="o", markersize=5, capsize=2, linewidth=1,
-                    color="#0072B2" if best else "#999999",
+                    *place, spread, marker="o", markersize=5, capsize=2, linewidth=1,
+                    color="#0072B2" if on_front else "#999999",
                 )  # fmt: skip
-                axes.annotate(line["way"], place, xytext=(6, -8), textcoords="offset points",
-                              fontsize=6.5)  # fmt: skip
-            front = sorted(
-                (line[f"{chip}_nj"] / 1e3, line[word])
-                for line in lines
-                if line[f"front_{word}_{chip}"]
-            )
+            front = sorted(place for place, on_front in zip(points, best, strict=True) if on_front)
             axes.step(*zip(*front, strict=True), where="post", color="#0072B2", linewidth=1)
-            axes.set(xlabel="energy of an image [uJ]", ylabel="accuracy, top-1 [%]", title=title)
-            axes.margins(x=0.25, y=0.12)
+            axes.set(
+                xlabel="energy of an image [uJ]", ylabel="accuracy, top-1 [%]", title=title,
+                xlim=(0.4, 4.2), ylim=(lows[word], 101),
+            )  # fmt: skip
+            settle(figure)
+            labels = [
+                Label(line["way"], *place, {"fontsize": 6.5}, 3.0)
+                for line, place in zip(shown, points, strict=True)
+            ]
+            bars = [(x, y - s, x, y + s) for (x, y), s in zip(points, spreads, strict=True)]
+            place_labels(axes, labels, points=points, thin=bars)
         for suffix in ("svg", "png"):
             plot.save(figure, HERE / f"fronts.{suffix}")
 

@@ -14,7 +14,7 @@ from test_train_run import Stopped, contents, few
 from energysim.catalog import load_network
 from energysim.errors import InputError
 from energysim.train import attacked
-from energysim.train.attacked import UNFINISHED_ATTACK, Strike, measure
+from energysim.train.attacked import UNFINISHED_ATTACK, Strike, accuracy_under_attack
 from energysim.train.attacks import Attack, Target, changed
 from energysim.train.data import in_order
 from energysim.train.engine import Engine
@@ -23,7 +23,7 @@ from energysim.train.job import Job
 from energysim.train.parameters import Layout
 from energysim.train.recipe import Recipe
 from energysim.train.record import LOG, ROBUST_TABLE, ROW, WEIGHTS_FILE
-from energysim.train.run import parted, train
+from energysim.train.run import parted, train, write_record
 from energysim.train.weights import Weights
 
 QUICK = Recipe(epochs=1, batch=128, lr=0.05, validation=0.2)
@@ -35,10 +35,8 @@ def job(seed: int = 0) -> Job:
     return Job(load_network("digits_cnn", pattern="PS4_P4"), few(5), QUICK, seed)
 
 
-def trained(folder: Path, made: Job | None = None) -> dict[str, object]:
+def trained(folder: Path, made: Job | None = None) -> None:
     train(made or job(), folder)
-    row: dict[str, object] = json.loads((folder / ROW).read_text())
-    return row
 
 
 @pytest.mark.parametrize(
@@ -76,7 +74,8 @@ def test_what_is_measured(tmp_path: Path) -> None:
     """The first images of the test, on the normalisation that was learnt with."""
     recipe = Recipe(epochs=2, batch=32, validation=0.2)
     made = Job(load_network("digits_cnn"), few(60), recipe, 0)
-    row = measure(made, tmp_path, trained(tmp_path, made), (STRONG, WEAK), images=100)
+    trained(tmp_path, made)
+    row = accuracy_under_attack(made, tmp_path, (STRONG, WEAK), images=100)
     assert json.loads((tmp_path / ROW).read_text()) == row
     assert not (tmp_path / UNFINISHED_ATTACK).exists()
     weak, strong = row["robust"]
@@ -100,32 +99,36 @@ def test_interrupted_or_not_and_whatever_the_threads(
 ) -> None:
     monkeypatch.setattr(attacked, "AT_ONCE", 60)
     attacks = (WEAK, STRONG)
-    row = trained(tmp_path / "whole")
-    measure(job(), tmp_path / "whole", row, attacks, threads=3)
+    trained(tmp_path / "whole")
+    accuracy_under_attack(job(), tmp_path / "whole", attacks, threads=3)
 
     def stop(news: Strike) -> None:
         if news.attack == STRONG and news.done == 180 and news.record is None:
             raise Stopped
 
-    row = trained(tmp_path / "parts")
+    trained(tmp_path / "parts")
     with pytest.raises(Stopped):
-        measure(job(), tmp_path / "parts", row, attacks, threads=1, tell=stop)
+        accuracy_under_attack(job(), tmp_path / "parts", attacks, threads=1, tell=stop)
     assert (tmp_path / "parts" / UNFINISHED_ATTACK).exists()
     row = json.loads((tmp_path / "parts" / ROW).read_text())
     assert [each["attack"] for each in row["robust"]] == [WEAK.name]
     told: list[int] = []
-    measure(job(), tmp_path / "parts", row, attacks, threads=2,
-            tell=lambda news: told.append(news.done))  # fmt: skip
+    accuracy_under_attack(
+        job(), tmp_path / "parts", attacks, threads=2, tell=lambda news: told.append(news.done)
+    )
     assert told == [240, 300, 360, 360], "goes on behind the third batch"
     assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
 
 
 def test_what_is_left_of_another_attack_is_not_gone_on_with(tmp_path: Path) -> None:
-    row = trained(tmp_path)
+    trained(tmp_path)
     for text in ("", "[]", '{"attack": {"radius": 0.1}, "batches": 2}'):
         (tmp_path / UNFINISHED_ATTACK).write_text(text)
-        again = measure(job(), tmp_path, row, (WEAK,), images=100)
-        assert again["robust"][0]["images"] == 100
+        row = accuracy_under_attack(job(), tmp_path, (WEAK,), images=100)
+        assert row["robust"][0]["images"] == 100
+        write_record(tmp_path, {name: each for name, each in row.items() if name != "robust"})
+    with pytest.raises(InputError, match="is no finished run of this job"):
+        accuracy_under_attack(job(1), tmp_path, (WEAK,))
 
 
 def test_runs_that_are_done_are_only_attacked(tmp_path: Path) -> None:

@@ -18,21 +18,27 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from energysim.train.attacked import accuracy_under_attack
+    from energysim.train.attacks import Attack
     from energysim.train.data import Dataset
     from energysim.train.data import load as load_images
     from energysim.train.grid import Attempt, run_all, summary
     from energysim.train.job import Job
-    from energysim.train.recipe import RECIPES, Recipe
+    from energysim.train.recipe import RECIPES, Adversarial, Recipe, Rewire
     from energysim.train.record import Outcome
     from energysim.train.run import train
 
 _PLACES = {
+    "Adversarial": ("recipe", "Adversarial"),
+    "Attack": ("attacks", "Attack"),
     "Attempt": ("grid", "Attempt"),
     "Dataset": ("data", "Dataset"),
     "Job": ("job", "Job"),
     "Outcome": ("record", "Outcome"),
     "RECIPES": ("recipe", "RECIPES"),
     "Recipe": ("recipe", "Recipe"),
+    "Rewire": ("recipe", "Rewire"),
+    "accuracy_under_attack": ("attacked", "accuracy_under_attack"),
     "load_images": ("data", "load"),
     "run_all": ("grid", "run_all"),
     "summary": ("grid", "summary"),
@@ -41,11 +47,15 @@ _PLACES = {
 
 __all__ = [
     "RECIPES",
+    "Adversarial",
+    "Attack",
     "Attempt",
     "Dataset",
     "Job",
     "Outcome",
     "Recipe",
+    "Rewire",
+    "accuracy_under_attack",
     "load_images",
     "run_all",
     "summary",

@@ -15,12 +15,13 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from energysim.errors import InputError
 from energysim.train.attacks import Attack, Target, robust_batch
 from energysim.train.data import Batch, Split, in_order
 from energysim.train.engine import Score, cores, in_turn, one_blas_thread
 from energysim.train.job import Job
 from energysim.train.parameters import Layout
-from energysim.train.record import WEIGHTS_FILE, Record
+from energysim.train.record import WEIGHTS_FILE, Record, finished
 from energysim.train.run import held, parted, write_record
 from energysim.train.weights import Weights
 from energysim.yamlio import write_atomically
@@ -45,10 +46,9 @@ class Strike:
     """when it is over"""
 
 
-def measure(
+def accuracy_under_attack(
     job: Job,
     folder: Path,
-    row: Record,
     attacks: Sequence[Attack],
     *,
     images: int | None = None,
@@ -62,8 +62,6 @@ def measure(
     job : Job
     folder : Path
         Of the finished run.
-    row : dict
-        Its record.
     attacks : sequence of Attack
     images : int, optional
         The first so many test images; by default all.
@@ -84,10 +82,13 @@ def measure(
     BusyError
         If another process works in the folder.
     InputError
-        If the weights can't be read.
+        If the run is not finished, or its weights can't be read.
     KeyboardInterrupt
         When interrupted; says what is kept.
     """
+    row = finished(folder)
+    if row is None or row["job"] != job.described:
+        raise InputError("is no finished run of this job", where=str(folder))
     known = {_key(each): each for each in row.get("robust", ())}
     many = min(images or len(job.data.test), len(job.data.test))
     wanted = {_key(settings(each, many)): each for each in attacks}
@@ -164,12 +165,16 @@ class _Measurement:
         works = islice(enumerate(batches()), begun, None)
         with ThreadPoolExecutor(self.threads) as pool:
             scores = in_turn(pool, self.threads, strike, works)
-            for number, (still, hit) in enumerate(scores, start=begun + 1):
-                clean, struck = clean + still, struck + hit
-                self._keep(number, clean, struck)
-                self.done = struck.images
-                if self.tell is not None:
-                    self.tell(Strike(self.job, self.attack, struck.images, self.images))
+            try:
+                for number, (still, hit) in enumerate(scores, start=begun + 1):
+                    clean, struck = clean + still, struck + hit
+                    self._keep(number, clean, struck)
+                    self.done = struck.images
+                    if self.tell is not None:
+                        self.tell(Strike(self.job, self.attack, struck.images, self.images))
+            except BaseException:
+                target.stop.set()  # the pool waits for its threads, which may be at it for minutes
+                raise
         loss = struck.loss / struck.images
         return settings(self.attack, self.images) | {
             "clean_top1": clean.first / clean.images,

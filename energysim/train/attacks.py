@@ -8,8 +8,10 @@ is attacked as it stands in use: with the running statistics of its norms.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from concurrent.futures import CancelledError
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -147,6 +149,8 @@ class Target:
     """that black pixels are normalised to, shape (C, 1, 1, 1)"""
     high: Floats
     """the same of white ones"""
+    stop: Event = field(default_factory=Event, repr=False)
+    """set to give up attacks that other threads are at"""
 
     @classmethod
     def of(cls, network: Network, weights: Arrays, running: Arrays, data: Dataset) -> Target:
@@ -188,7 +192,15 @@ class Target:
         return margin
 
     def gradient(self, x: Floats, labels: npt.NDArray[np.integer]) -> Floats:
-        """Gradient of the loss by the images, shape (C, H, W, N)."""
+        """Gradient of the loss by the images, shape (C, H, W, N).
+
+        Raises
+        ------
+        CancelledError
+            If attacks are given up.
+        """
+        if self.stop.is_set():
+            raise CancelledError
         scores, trace = self.model.forward(self.weights, x)
         _, dscores = ops.cross_entropy(scores, labels)
         found = self.model.backward(self.weights, trace, dscores, None, of_images=True)

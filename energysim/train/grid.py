@@ -9,7 +9,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from energysim.errors import EnergysimError, InputError
-from energysim.train.attacked import Strike, measure
+from energysim.train.attacked import Strike, accuracy_under_attack
 from energysim.train.attacks import Attack
 from energysim.train.job import Job
 from energysim.train.run import (
@@ -119,10 +119,11 @@ def _struck(
     tell: Callable[[Strike], None] | None,
 ) -> Attempt:
     """Measure accuracy of a finished run under attacks."""
-    job, row = attempt.job, attempt.row
-    assert row is not None
+    job = attempt.job
     try:
-        row = measure(job, out / job.name, row, attacks, images=images, threads=threads, tell=tell)
+        row = accuracy_under_attack(
+            job, out / job.name, attacks, images=images, threads=threads, tell=tell
+        )
     except (BusyError, InputError) as error:
         return replace(attempt, problem=error)
     return replace(attempt, row=row)
