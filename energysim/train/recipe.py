@@ -130,6 +130,8 @@ class Recipe(BaseModel):
     """label smoothing"""
     init: Annotated[Init, Field(strict=False)] = Init.HE
     """of weights: ``he`` or ``xavier``"""
+    gamma: Positive | None = None
+    """that batch and mixture norms scale by at first; by default 1, with xavier 0.5"""
     augment: Annotated[Augment, Field(strict=False)] = Augment.AUTO
     """auto, none, crop or crop+flip"""
     padding: Annotated[int, Field(ge=0, le=64)] = 4
