@@ -5,16 +5,19 @@ M1 to M5 are the checks of the method that need no model of cost.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import call
 
 from energysim.catalog import load_network
 from energysim.errors import InputError
 from energysim.network import Activation, LayerKind, Mixture, MixtureLayer, Network, Of
+from energysim.pareto.join import network_named
 from energysim.train import mixture, ops
 from energysim.train.data import Dataset, digits
 from energysim.train.fold import folded
@@ -311,8 +314,8 @@ def test_what_is_left_of_the_moments_is_what_was_there() -> None:
 
 def test_a_mixture_norm_is_a_layer_of_its_own() -> None:
     network = load_network("digits_cnn", norm="mixture:3:vector", pattern="PS4_P4")
-    assert network.name == "digits_cnn+mixture3-vector+PS4_P4"
-    assert network.base == "digits_cnn+mixture3-vector"
+    assert network.name == "digits_cnn+mixture:3:vector+PS4_P4"
+    assert network.base == "digits_cnn+mixture:3:vector"
     norm = network.layer("conv2.norm")
     assert isinstance(norm, MixtureLayer)
     assert (norm.kind, norm.inputs, norm.output) == (LayerKind.MIXTURE_NORM, ("conv2",), (16, 8, 8))
@@ -445,3 +448,59 @@ def test_the_first_scale_of_norms() -> None:
     plain, scaled = Recipe(), Recipe(gamma=1.75)
     assert "gamma" not in plain.described()  # runs from before there was one stay what they are
     assert scaled.described()["gamma"] == 1.75
+
+
+# -- the command -----------------------------------------------------------------------------------
+
+
+def test_a_control_runs_beside_mixture_norms(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ("train", "--net", "digits_cnn", "--per-class", "8", "--epochs", "1", "--norm")
+    done = call(*words, "mixture:3", "--format", "json")
+    assert done.status == 0, done.err
+    assert "control beside the mixture norms: digits_cnn with batch norms that scale by 1.732" in (
+        done.err
+    )
+    mixed, control = json.loads(done.out)
+    assert (mixed["network"], control["network"]) == ("digits_cnn+mixture:3", "digits_cnn")
+    own = call("train", "--net", "digits_cnn", "--per-class", "8", "--epochs", "1", "--gamma",
+               str(3**0.5), "--format", "json", "-q")  # fmt: skip
+    (row,) = json.loads(own.out)
+    assert row == control, "the control is what the same gamma gives by itself"
+    table = call(*words, "mixture:3").out
+    assert "1.732" in table
+    assert "gamma: what norms scale by at first" in table
+    assert call(*words, "mixture:3:root=no", "-q").status == 0
+    assert "gamma" not in call(*words, "mixture:3:root=no", "-q").out
+
+
+def test_the_control_of_a_file_with_mixture_norms(tmp_path: Path) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text(
+        "name: own\nsource: a test\ninput: [1, 8, 8]\nlayers:\n"
+        "  - {name: conv, kind: conv, out: 8, kernel: 3, bias: false}\n"
+        "  - {name: norm, kind: mixture_norm, components: 2, of: vector, sweeps: 3, root: false}\n"
+        "  - {name: pool, kind: pool, kernel: global, mode: average}\n"
+        "  - {name: fc, kind: linear, out: 10}\n"
+    )
+    network = load_network(str(path))
+    norm = network.layer("norm")
+    assert isinstance(norm, MixtureLayer)
+    assert norm.mixture == Mixture(2, Of.VECTOR, sweeps=3, root=False)
+    again = tmp_path / "again.yaml"
+    again.write_text(call("show", str(path)).out)
+    assert load_network(str(again)).layers == network.layers
+    plain = network.with_batch_norm()
+    assert (plain.name, plain.layer("norm").kind) == ("own+batch", LayerKind.BATCH_NORM)
+    assert plain.parameters == network.parameters
+    assert Recipe(gamma=0.5).control(2.0).gamma == 1.0
+    assert Recipe().control(Mixture(4).gain).gamma == 2.0
+    assert Recipe(gamma=0.5).control(norm.mixture.gain).gamma == 0.5
+
+
+def test_a_run_of_a_mixture_norm_is_joined_with_its_own_network() -> None:
+    network = network_named("digits_cnn-x0.5+mixture:3:vector")
+    assert network.name == "digits_cnn-x0.5+mixture:3:vector"
+    assert network.layer("conv1.norm").output[0] == 8

@@ -105,21 +105,6 @@ class Mixture:
         return ":".join(words)
 
     @property
-    def suffix(self) -> str:
-        """Of the name of a network that has it.
-
-        Examples
-        --------
-        >>> Mixture.named("mixture:3:vector:root=no").suffix
-        '+mixture3-vector-noroot'
-        """
-        words = [f"+{MIXTURE}{self.components}"]
-        words += [str(self.of)] if self.of is not Of.CHANNEL else []
-        words += [f"sweeps{self.sweeps}"] if self.sweeps != 1 else []
-        words += [] if self.root else ["noroot"]
-        return "-".join(words)
-
-    @property
     def gain(self) -> float:
         """About how much wider its results are than those of a batch norm, before any training.
 

@@ -366,7 +366,7 @@ class Network:
         Returns
         -------
         Network
-            Named ``network+mixture3``. A bias before a norm is left out, as the norm takes it away.
+            Named ``network+mixture:3``. Biases before norms are left out: norms take them away.
 
         Raises
         ------
@@ -394,11 +394,27 @@ class Network:
         }
         return replace(
             self,
-            name=f"{self.name}{mixture.suffix}",
-            base=self.base and f"{self.base}{mixture.suffix}",
+            name=f"{self.name}+{mixture}",
+            base=self.base and f"{self.base}+{mixture}",
             layers=tuple(_reading(layer, moved) for layer in layers),
             shuffles=tuple(_shuffled(each, self.layers, moved) for each in self.shuffles),
         )
+
+    def with_batch_norm(self) -> Network:
+        """Put a batch norm in the place of each mixture norm; any other network as it is."""
+        if not any(isinstance(layer, MixtureLayer) for layer in self.layers):
+            return self
+        layers = tuple(
+            Layer(
+                layer.name, LayerKind.BATCH_NORM, layer.shape, layer.inputs, seed=layer.seed,
+                channels=layer.channels, picked=layer.picked, activation=layer.activation,
+            )
+            if isinstance(layer, MixtureLayer)
+            else layer
+            for layer in self.layers
+        )  # fmt: skip
+        base = self.base and f"{self.base}+batch"
+        return replace(self, name=f"{self.name}+batch", base=base, layers=layers)
 
     def with_masks(self, masks: Mapping[str, npt.ArrayLike] | MaskFile) -> Network:
         """Give layers a mask of their own, such as what pruning has left.
