@@ -22,7 +22,8 @@ from energysim.mapping import (
     read_loops,
     write_line,
 )
-from energysim.network import Layer, Network
+from energysim.network import Layer, MixtureLayer, Network, Of
+from energysim.norms import fusible, holds_all_channels, joined
 from energysim.result import AccessRow, LayerRow, Result, RunnerUp, Timing, TrainingRow
 from energysim.sparsity import DENSE, FORMATS, Activity, Mask
 from energysim.training import EPOCH_IMAGES, Phase, Step, Training, training_of
@@ -310,6 +311,8 @@ def settle(
     ]
 
     costs: dict[int, tuple[Job, LayerCost]] = {}
+    passes: set[int] = set()
+    """norms that need a pass of their own"""
 
     def attempt(streamed: frozenset[int], caches: bool) -> Settled:
         """Cost of the network if some outputs leave the chip, and all weights do or may stay."""
@@ -324,10 +327,17 @@ def settle(
                 streamed=streamed,
                 caches=caches,
             )
+        fused = {} if training else fusible(worked.layers, kept.layers)
         jobs = [
-            Job(layer, shape, store, around, activities.get(layer.name, DENSE))
-            for layer, shape, store, around in zip(
-                worked.layers, shapes, stores, kept.layers, strict=True
+            Job(
+                layer,
+                shape,
+                store,
+                joined(around) if i in fused.keys() - passes else around,
+                activities.get(layer.name, DENSE),
+            )
+            for i, (layer, shape, store, around) in enumerate(
+                zip(worked.layers, shapes, stores, kept.layers, strict=True)
             )
         ]
         failed = _cost_all(jobs, options, costs, progress)
@@ -335,10 +345,33 @@ def settle(
             # The plan leaves room for one pass over the array, which a machine that keeps wide
             # partial sums in its buffer may find too small: then this layer's output goes to DRAM.
             return attempt(streamed | {failed}, caches)
+        apart = {
+            norm
+            for norm, producer in fused.items()
+            if norm not in passes
+            and not _meets_whole(jobs[norm], jobs[producer], costs[producer][1], options)
+        }
+        if apart:
+            passes.update(apart)
+            return attempt(streamed, caches)
         rows = tuple(costs[i][1] for i in range(len(jobs)))
         return Settled(network, asked, options, kept, tuple(jobs), rows, streamed)
 
     return _best_plan(attempt, minimised)
+
+
+def _meets_whole(norm: Job, producer: Job, cost: LayerCost, options: Settings) -> bool:
+    """Whether a norm finds all that its posteriors depend on in the buffer, as it is completed."""
+    from energysim.price import machine_of
+
+    assert isinstance(norm.layer, MixtureLayer)  # nothing else is fused
+    if norm.layer.mixture.of is Of.CHANNEL:
+        return True
+    machine = machine_of(producer.layer, options.hardware)
+    nest, trips = read_loops(
+        machine, producer.shape, cost.loops, has_weights=producer.layer.has_weights, where=str
+    )
+    return holds_all_channels(producer.shape, nest, trips)
 
 
 def _best_plan(attempt: Callable[[frozenset[int], bool], Settled], objective: Objective) -> Settled:
@@ -574,7 +607,8 @@ def same(job: Job) -> tuple[object, ...]:
     widths = phase if phase in (Phase.WEIGHT_GRAD, Phase.UPDATE) else None
     operand = None if job.store is None else (job.store.format, job.store.mask, job.store.outputs)
     asked = job.residency, job.activity
-    return job.shape, job.layer.kind, widths, job.effective_macs, operand, asked
+    kind = job.layer.kind, job.layer.operations
+    return job.shape, kind, widths, job.effective_macs, operand, asked
 
 
 def renamed(cost: LayerCost, layer: Layer) -> LayerCost:

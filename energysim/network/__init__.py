@@ -5,7 +5,7 @@ that the layers fit together and returns a :class:`Network`.
 """
 
 from energysim.network.build import build_network
-from energysim.network.norm import Mixture, Of
+from energysim.network.norm import Mixture, Of, Operations, Work, operations, statistics_words
 from energysim.network.report import Location, Positions
 from energysim.network.scale import Scale
 from energysim.network.spec import (
@@ -66,6 +66,7 @@ __all__ = [
     "NetworkSpec",
     "NormSpec",
     "Of",
+    "Operations",
     "Over",
     "Pair",
     "PatternSpec",
@@ -78,6 +79,9 @@ __all__ = [
     "SoftmaxSpec",
     "TransposedSpec",
     "Volume",
+    "Work",
     "build_network",
     "check_layer",
+    "operations",
+    "statistics_words",
 ]

@@ -116,3 +116,149 @@ class Mixture:
 
 def _is_count(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) <= len(str(MOST_SWEEPS))
+
+
+# -- what it computes ------------------------------------------------------------------------------
+
+EXPONENTIAL_MACS = 6
+"""Multiply-accumulates of an exponential: one takes off a power of two, five are a polynomial. An
+assumption, as hardware may have tables instead."""
+
+RECIPROCAL_MACS = 4
+"""Of a reciprocal: two steps of Newton's rule from a value that is looked up. An assumption."""
+
+
+@dataclass(frozen=True, slots=True)
+class Operations:
+    """Arithmetic of some elements."""
+
+    multiplications: int = 0
+    additions: int = 0
+    """subtractions and comparisons among them"""
+    exponentials: int = 0
+    reciprocals: int = 0
+
+    def __add__(self, other: Operations) -> Operations:
+        return Operations(
+            self.multiplications + other.multiplications,
+            self.additions + other.additions,
+            self.exponentials + other.exponentials,
+            self.reciprocals + other.reciprocals,
+        )
+
+    def __mul__(self, times: int) -> Operations:
+        return Operations(
+            self.multiplications * times,
+            self.additions * times,
+            self.exponentials * times,
+            self.reciprocals * times,
+        )
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates that cost as much, without the additions."""
+        exponentials = EXPONENTIAL_MACS * self.exponentials
+        return self.multiplications + exponentials + RECIPROCAL_MACS * self.reciprocals
+
+    @property
+    def steps(self) -> int:
+        """Operations of a vector unit, one after another."""
+        return self.macs + self.additions
+
+
+class Work(StrEnum):
+    """What is done to the elements of a map in one pass over it."""
+
+    NORMALISE = "normalise"
+    """posteriors, then scale and shift"""
+    SWEEP = "sweep"
+    """expectation, and the sums of the maximisation"""
+    SUMS = "sums"
+    """of the gradient over all elements"""
+    GRADIENT = "gradient"
+    """of the input"""
+
+
+def operations(mixture: Mixture, channels: int, work: Work = Work.NORMALISE) -> Operations:
+    """Arithmetic of a mixture norm for one position of one image.
+
+    Parameters
+    ----------
+    mixture : Mixture
+    channels : int
+        C of the map.
+    work : Work
+
+    Returns
+    -------
+    Operations
+
+    Notes
+    -----
+    With constants of each component worked out beforehand, and no posteriors kept from one pass to
+    the next. K components, C channels; P = 1 of vectors and C of channels, as many mixtures there
+    are at a position. One component has no posteriors: it is batch norm.
+
+    ========== ===================== =========================== ============ ===========
+    part       multiplications       additions                   exponentials reciprocals
+    ========== ===================== =========================== ============ ===========
+    distances                        K C
+    posteriors 2 K C + K P           K C + P (3 K - 2)           K P          P
+    normalise  2 K C (K = 1: C)      K C
+    sweep      2 K C (K = 1: C)      2 K C + K P (K = 1: 2 C)
+    sums       2 K C (K = 1: C)      2 K C
+    gradient   3 K C (K = 1: 2 C)    3 K C - C
+    ========== ===================== =========================== ============ ===========
+
+    Distances x - mu belong to all but a sweep of one component. Posteriors: the square of each
+    distance times half the precision, summed up from a constant; then per mixture the largest of K
+    (K - 1 comparisons), K differences from it, their powers, the sum of these (K - 1), its
+    reciprocal and K products. Normalise: posterior times distance times scale, added to beta.
+    Sweep: sums of g, g x and g x x. Sums: of g dy and of g dy (x - mu). Gradient: per component dy
+    less its mean and less the distance times a factor, times g times another factor, added up.
+
+    Examples
+    --------
+    >>> operations(Mixture(3, Of.VECTOR), 64)
+    Operations(multiplications=771, additions=583, exponentials=3, reciprocals=1)
+    >>> operations(Mixture(1), 64).multiplications
+    64
+    """
+    k, each = mixture.components, mixture.components * channels
+    if k == 1:
+        return _OF_ONE[work] * channels
+    many = channels if mixture.of is Of.CHANNEL else 1
+    distances = Operations(additions=each)
+    posteriors = Operations(
+        2 * each + k * many, each + many * (3 * k - 2), exponentials=k * many, reciprocals=many
+    )
+    own = {
+        Work.NORMALISE: Operations(2 * each, each),
+        Work.SWEEP: Operations(2 * each, 2 * each + k * many),
+        Work.SUMS: Operations(2 * each, 2 * each),
+        Work.GRADIENT: Operations(3 * each, 3 * each - channels),
+    }
+    return distances + posteriors + own[work]
+
+
+_OF_ONE = {
+    Work.NORMALISE: Operations(1, 2),
+    Work.SWEEP: Operations(1, 2),
+    Work.SUMS: Operations(1, 3),
+    Work.GRADIENT: Operations(2, 3),
+}
+"""For each channel, of a batch norm."""
+
+
+def statistics_words(mixture: Mixture, channels: int) -> int:
+    """Numbers that a mixture norm needs at inference: its components, scale and shift.
+
+    K (2 C + 1) + 2 C with vectors; of a mixture for each channel, proportions are K C.
+
+    Examples
+    --------
+    >>> statistics_words(Mixture(3, Of.VECTOR), 64), statistics_words(Mixture(3), 64)
+    (515, 704)
+    """
+    many = channels if mixture.of is Of.CHANNEL else 1
+    return mixture.components * (2 * channels + many) + 2 * channels

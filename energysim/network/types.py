@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from energysim.axes import Dim, Shape, Tensor
 from energysim.errors import InputError, InputErrors, did_you_mean
-from energysim.network.norm import Mixture
+from energysim.network.norm import Mixture, Operations, operations
 from energysim.sparsity import Head, Mask, MaskFile, Pattern, get_pattern, mask_misfit
 
 if TYPE_CHECKING:
@@ -127,6 +127,11 @@ class Layer:
     """channels, height, width of what it produces, where the shape has them in another order"""
 
     @property
+    def operations(self) -> Operations | None:
+        """Arithmetic for one position of one image, where it is more than an addition a step."""
+        return None
+
+    @property
     def has_weights(self) -> bool:
         """Whether the array has anything to multiply with: weights, or another activation."""
         return self.stores_weights or self.kind is LayerKind.MATMUL
@@ -217,6 +222,11 @@ class MixtureLayer(Layer):
 
     mixture: Mixture = field(kw_only=True)
     """how many components, and of what"""
+
+    @property
+    def operations(self) -> Operations | None:
+        """Arithmetic for one position of one image."""
+        return operations(self.mixture, self.output[0])
 
 
 @lru_cache(maxsize=128)
