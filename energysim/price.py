@@ -28,14 +28,11 @@ from energysim.model.live import needed_inputs, with_known_zeros
 from energysim.model.lockstep import Skipped, in_nest_order, lock_step_of
 from energysim.model.sparse import WeightStore
 from energysim.model.tiling import temporal_steps
-from energysim.network import Layer, MixtureLayer, statistics_words
+from energysim.network import Layer, MixtureLayer
+from energysim.network.norm import STATISTIC_BITS
 from energysim.result import AccessRow, LayerRow, Timing
 from energysim.sparsity import DENSE, Activity
 from energysim.units import BITS_PER_BYTE, cycles_to_ms
-
-STATISTIC_BITS = 32
-"""Width of a statistic of a norm, as biases have it beside weights of 8 bits (TensorFlow Lite's
-quantisation specification) [bit]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -387,8 +384,9 @@ def _compute_rows(job: Job, hardware: Hardware) -> list[AccessRow]:
 
 
 def _statistics_row(job: Job, layer: MixtureLayer, hardware: Hardware) -> AccessRow:
-    """Statistics, scale and shift: from DRAM, whatever stays on chip."""
-    words, memory = statistics_words(layer.mixture, layer.output[0]), hardware.levels[0]
+    """Statistics, scale and shift: from where weights are between inferences."""
+    memory = hardware.levels[1 if Tensor.WEIGHT in job.residency.tensors else 0]
+    words = layer.statistics
     bits = float(words * STATISTIC_BITS)
     figures = (words, bits, bits * memory.read_pj_per_bit)
     return _row(job, hardware, (memory.name, Tensor.WEIGHT.label, "read"), figures)
@@ -452,6 +450,8 @@ def compulsory_bits(job: Job, hardware: Hardware) -> dict[Tensor, float]:
         tensor: elements[tensor] * stored_in_dram(hardware, tensor, job.activity).bits
         for tensor in (Tensor.INPUT, Tensor.OUTPUT)
     }
+    if isinstance(job.layer, MixtureLayer):
+        return bits | {Tensor.WEIGHT: job.layer.statistics * STATISTIC_BITS}
     if job.store is None:
         return bits | {Tensor.WEIGHT: 0}
     bits[Tensor.OUTPUT] *= job.store.live_outputs

@@ -170,7 +170,9 @@ class Work(StrEnum):
     """What is done to the elements of a map in one pass over it."""
 
     NORMALISE = "normalise"
-    """posteriors, then scale and shift"""
+    """posteriors, then scale and shift, of an inference"""
+    APPLY = "apply"
+    """the same of a step of training: posteriors under one fit, distances to the next"""
     SWEEP = "sweep"
     """expectation, and the sums of the maximisation"""
     SUMS = "sums"
@@ -199,23 +201,24 @@ def operations(mixture: Mixture, channels: int, work: Work = Work.NORMALISE) -> 
     the next. K components, C channels; P = 1 of vectors and C of channels, as many mixtures there
     are at a position. One component has no posteriors: it is batch norm.
 
-    ========== ===================== =========================== ============ ===========
-    part       multiplications       additions                   exponentials reciprocals
-    ========== ===================== =========================== ============ ===========
-    distances                        K C
-    posteriors 2 K C + K P           K C + P (3 K - 2)           K P          P
-    normalise  2 K C (K = 1: C)      K C
-    sweep      2 K C (K = 1: C)      2 K C + K P (K = 1: 2 C)
-    sums       2 K C (K = 1: C)      2 K C
-    gradient   3 K C (K = 1: 2 C)    3 K C - C
-    ========== ===================== =========================== ============ ===========
+    ========== ================== ========================== ============ ===========
+    part       multiplications    additions                  exponentials reciprocals
+    ========== ================== ========================== ============ ===========
+    posteriors 2 K C + K P        2 K C + P (3 K - 2)        K P          P
+    normalise  2 K C (K = 1: C)   K C (K = 1: 2 C)
+    apply      2 K C (K = 1: C)   2 K C
+    sweep      2 K C (K = 1: C)   2 K C + K P (K = 1: 2 C)
+    sums       2 K C (K = 1: C)   3 K C
+    gradient   3 K C (K = 1: 2 C) 4 K C - C
+    ========== ================== ========================== ============ ===========
 
-    Distances x - mu belong to all but a sweep of one component. Posteriors: the square of each
-    distance times half the precision, summed up from a constant; then per mixture the largest of K
-    (K - 1 comparisons), K differences from it, their powers, the sum of these (K - 1), its
-    reciprocal and K products. Normalise: posterior times distance times scale, added to beta.
-    Sweep: sums of g, g x and g x x. Sums: of g dy and of g dy (x - mu). Gradient: per component dy
-    less its mean and less the distance times a factor, times g times another factor, added up.
+    Posteriors: the square of each distance x - mu times half the precision, summed up from a
+    constant; then per mixture the largest of K (K - 1 comparisons), K differences from it, their
+    powers, the sum of these (K - 1), its reciprocal and K products. All other lines come on top of
+    them. Normalise: posterior times distance times scale, added to beta; apply: the distance is to
+    another mean than that of the posteriors. Sweep: sums of g, g x and g x x. Sums: of g dy and of
+    g dy (x - mu). Gradient: per component dy less its mean and less the distance times a factor,
+    times g times another factor, added up.
 
     Examples
     --------
@@ -228,26 +231,32 @@ def operations(mixture: Mixture, channels: int, work: Work = Work.NORMALISE) -> 
     if k == 1:
         return _OF_ONE[work] * channels
     many = channels if mixture.of is Of.CHANNEL else 1
-    distances = Operations(additions=each)
     posteriors = Operations(
-        2 * each + k * many, each + many * (3 * k - 2), exponentials=k * many, reciprocals=many
+        2 * each + k * many, 2 * each + many * (3 * k - 2), exponentials=k * many, reciprocals=many
     )
     own = {
         Work.NORMALISE: Operations(2 * each, each),
+        Work.APPLY: Operations(2 * each, 2 * each),
         Work.SWEEP: Operations(2 * each, 2 * each + k * many),
-        Work.SUMS: Operations(2 * each, 2 * each),
-        Work.GRADIENT: Operations(3 * each, 3 * each - channels),
+        Work.SUMS: Operations(2 * each, 3 * each),
+        Work.GRADIENT: Operations(3 * each, 4 * each - channels),
     }
-    return distances + posteriors + own[work]
+    return posteriors + own[work]
 
 
 _OF_ONE = {
     Work.NORMALISE: Operations(1, 2),
+    Work.APPLY: Operations(1, 2),
     Work.SWEEP: Operations(1, 2),
     Work.SUMS: Operations(1, 3),
     Work.GRADIENT: Operations(2, 3),
 }
 """For each channel, of a batch norm."""
+
+
+STATISTIC_BITS = 32
+"""Width of a statistic of a norm, as biases have it beside weights of 8 bits (TensorFlow Lite's
+quantisation specification) [bit]."""
 
 
 def statistics_words(mixture: Mixture, channels: int) -> int:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from energysim.axes import Dim, Shape, Tensor
 from energysim.errors import InputError, InputErrors, did_you_mean
-from energysim.network.norm import Mixture, Operations, operations
+from energysim.network.norm import Mixture, Operations, operations, statistics_words
 from energysim.sparsity import Head, Mask, MaskFile, Pattern, get_pattern, mask_misfit
 
 if TYPE_CHECKING:
@@ -227,6 +227,11 @@ class MixtureLayer(Layer):
     def operations(self) -> Operations | None:
         """Arithmetic for one position of one image."""
         return operations(self.mixture, self.output[0])
+
+    @property
+    def statistics(self) -> int:
+        """Numbers of its components, with scale and shift."""
+        return statistics_words(self.mixture, self.output[0])
 
 
 @lru_cache(maxsize=128)
