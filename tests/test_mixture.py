@@ -375,7 +375,7 @@ def test_what_cannot_be_computed_is_refused() -> None:
 
 
 def few() -> Dataset:
-    return digits().subset(per_class=20)
+    return digits().subset(per_class=10)
 
 
 def mixed(norm: str = "mixture:3", *, epochs: int = 3) -> Job:

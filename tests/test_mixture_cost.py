@@ -7,15 +7,28 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 from functools import cache
-from typing import ClassVar
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+import yaml
 from command_line import call
 
+from energysim.cache import Cache
 from energysim.catalog import load_hardware, load_network
 from energysim.mapping import MappingFile
-from energysim.network import Mixture, Of, Operations, Work, operations, statistics_words
+from energysim.network import (
+    Mixture,
+    Network,
+    NetworkSpec,
+    Of,
+    Operations,
+    Work,
+    build_network,
+    operations,
+    statistics_words,
+)
 from energysim.network.norm import EXPONENTIAL_MACS, RECIPROCAL_MACS, STATISTIC_BITS
 from energysim.result import Result
 from energysim.simulate import simulate
@@ -30,6 +43,7 @@ from energysim.train.mixture import (
 )
 from energysim.train.ops import EPSILON
 from energysim.train.scratch import Floats
+from energysim.training import Phase, training_of
 
 BOTH = pytest.mark.parametrize("of", list(Of))
 
@@ -272,24 +286,54 @@ def test_counts_are_those_of_the_method() -> None:
 # -- traffic ---------------------------------------------------------------------------------------
 
 
+def small_network() -> Network:
+    record = "kind: conv, kernel: 3, pad: 1, bias: false, batch_norm: true"
+    text = (
+        "name: small\nsource: a test\ninput: [2, 5, 4]\nlayers:\n"
+        f"  - {{name: first, out: 6, {record}}}\n  - {{name: second, out: 6, {record}}}\n"
+        "  - {name: pool, kind: pool, kernel: global, mode: average}\n"
+        "  - {name: fc, kind: linear, out: 3}\n"
+    )
+    return build_network(NetworkSpec.model_validate_json(json.dumps(yaml.safe_load(text))), None,
+                         load_network)  # fmt: skip
+
+
 def tiled(parts: int, batch: int) -> MappingFile:
     """A mapping whose tiles on chip hold a part of the filters."""
     levels = [
         {"level": "DRAM", "temporal": [["N", batch], ["K", parts]]},
-        {"level": "SRAM", "temporal": [], "spatial": [["K", 16 // parts, "cols"]]},
-        {"level": "ACC", "temporal": [["R", 3], ["S", 3]], "spatial": [["C", 16, "rows"]]},
-        {"level": "RF", "temporal": [["P", 8], ["Q", 8]]},
+        {"level": "SRAM", "temporal": [], "spatial": [["K", 6 // parts, "cols"]]},
+        {"level": "ACC", "temporal": [["R", 3], ["S", 3]], "spatial": [["C", 6, "rows"]]},
+        {"level": "RF", "temporal": [["P", 5], ["Q", 4]]},
     ]
-    return MappingFile.model_validate_json(json.dumps({"layers": {"conv2": levels}}))
+    return MappingFile.model_validate_json(json.dumps({"layers": {"second": levels}}))
 
 
-@cache
-def ran(
-    norm: str | None, *, parts: int | None = None, batch: int = 1, keep: bool = False
-) -> Result:
-    network, chip = load_network("digits_cnn", norm=norm), load_hardware("edge_tpu")
-    mapping = None if parts is None else tiled(parts, batch)
-    return simulate(network, chip, residency=keep, mapping=mapping, batch=batch)
+class Runs:
+    """Simulations that share what was searched, and are not repeated."""
+
+    def __init__(self, folder: Path) -> None:
+        self.chip, self.cache = load_hardware("edge_tpu"), Cache(folder)
+        self.done: dict[object, Result] = {}
+
+    def of(
+        self, norm: str | Mixture | None, *, parts: int | None = None, batch: int = 1,
+        **settings: Any,
+    ) -> Result:  # fmt: skip
+        key = str(norm), parts, batch, tuple(settings.items())
+        if key not in self.done:
+            network = small_network() if norm is None else small_network().with_norm(norm)
+            mapping = None if parts is None else tiled(parts, batch)
+            settings = {"residency": False} | settings if "phase" not in settings else settings
+            self.done[key] = simulate(
+                network, self.chip, mapping=mapping, batch=batch, cache=self.cache, **settings
+            )
+        return self.done[key]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    return Runs(tmp_path_factory.mktemp("cache"))
 
 
 def moved(result: Result, layer: str) -> dict[tuple[str, str, str], int]:
@@ -322,37 +366,36 @@ def walked(shape: tuple[int, int, int], parts: int, batch: int, of: Of) -> Count
 
 
 @BOTH
-@pytest.mark.parametrize(("parts", "batch"), [(1, 1), (2, 1), (4, 3)])
-def test_traffic_is_that_of_a_walk(of: Of, parts: int, batch: int) -> None:
-    norm = str(Mixture(3, of))
-    result = ran(norm, parts=parts, batch=batch)
-    wanted = walked((16, 8, 8), parts, batch, of)
-    found = moved(result, "conv2.norm")
+@pytest.mark.parametrize(("parts", "batch"), [(1, 1), (2, 1), (3, 3)])
+def test_traffic_is_that_of_a_walk(runs: Runs, of: Of, parts: int, batch: int) -> None:
+    result = runs.of(Mixture(3, of), parts=parts, batch=batch)
+    wanted = walked((6, 5, 4), parts, batch, of)
+    found = moved(result, "second.norm")
     assert found.get(("DRAM", "input", "read"), 0) == wanted["read"]
     assert found.get(("DRAM", "output", "update"), 0) == wanted["written"]
-    whole = 16 * 8 * 8 * batch
+    whole = 6 * 5 * 4 * batch
     assert wanted["read"] in (0, whole)
     assert found["SRAM", "input", "read"] == found["SRAM", "output", "update"] == whole
-    assert found["DRAM", "weight", "read"] == statistics_words(Mixture(3, of), 16)
+    assert found["DRAM", "weight", "read"] == statistics_words(Mixture(3, of), 6)
     # What the layer before moves does not depend on the norm behind it.
-    plain = ran(None, parts=parts, batch=batch)
-    assert moved(result, "conv2") == moved(plain, "conv2")
+    plain = runs.of(None, parts=parts, batch=batch)
+    assert moved(result, "second") == moved(plain, "second")
 
 
 @BOTH
-def test_a_norm_adds_its_own_rows_and_nothing_else(of: Of) -> None:
+def test_a_norm_adds_its_own_rows_and_nothing_else(runs: Runs, of: Of) -> None:
     how = Mixture(3, of)
-    result, plain = ran(str(how)), ran(None)
+    result, plain = runs.of(how), runs.of(None)
     own = [row for row in result.layer_rows if row.kind == "mixture_norm"]
     rest = [row for row in result.layer_rows if row.kind != "mixture_norm"]
     assert [row.energy_pj for row in rest] == [row.energy_pj for row in plain.layer_rows]
     assert result.total_energy_pj == pytest.approx(
         plain.total_energy_pj + sum(row.energy_pj for row in own), rel=1e-12
     )
-    chip = load_hardware("edge_tpu")
+    chip = runs.chip
     assert chip.vector is not None
     for row in own:
-        channels, height, width = load_network("digits_cnn", norm=str(how)).layer(row.layer).output
+        channels, height, width = small_network().with_norm(how).layer(row.layer).output
         done = operations(how, channels) * (height * width)
         rows = {
             (each.level, each.action): each
@@ -366,22 +409,22 @@ def test_a_norm_adds_its_own_rows_and_nothing_else(of: Of) -> None:
         assert row.dram_bytes == statistics_words(how, channels) * STATISTIC_BITS / 8
 
 
-def test_statistics_stay_where_weights_stay() -> None:
-    result = ran("mixture:3", keep=True)
-    found = moved(result, "conv2.norm")
+def test_statistics_stay_where_weights_stay(runs: Runs) -> None:
+    result = runs.of("mixture:3", residency=True)
+    found = moved(result, "second.norm")
     assert ("DRAM", "weight", "read") not in found
-    assert found["SRAM", "weight", "read"] == statistics_words(Mixture(3), 16)
-    plain = ran(None, keep=True)
-    bits = sum(statistics_words(Mixture(3), c) for c in (16, 16, 32, 32)) * STATISTIC_BITS
+    assert found["SRAM", "weight", "read"] == statistics_words(Mixture(3), 6)
+    plain = runs.of(None, residency=True)
+    bits = 2 * statistics_words(Mixture(3), 6) * STATISTIC_BITS
     assert result.cached_weight_bytes == plain.cached_weight_bytes + bits / 8
 
 
-def test_like_norms_cost_alike_and_others_do_not() -> None:
-    few, more = ran("mixture:2"), ran("mixture:4")
+def test_like_norms_cost_alike_and_others_do_not(runs: Runs) -> None:
+    few, more = runs.of("mixture:2"), runs.of("mixture:4")
     row = {each.layer: each for each in few.layer_rows}
-    assert row["conv1.norm"].energy_pj == row["conv2.norm"].energy_pj
+    assert row["first.norm"].energy_pj == row["second.norm"].energy_pj
     other = {each.layer: each for each in more.layer_rows}
-    assert other["conv1.norm"].energy_pj > row["conv1.norm"].energy_pj
+    assert other["first.norm"].energy_pj > row["first.norm"].energy_pj
 
 
 def test_the_command_shows_norms_as_rows() -> None:
@@ -390,3 +433,54 @@ def test_the_command_shows_norms_as_rows() -> None:
     assert " conv1.norm " in done.out
     assert "digits_cnn+mixture:3 on edge_tpu" in done.out
     assert call("run", "--net", "digits_cnn", "--hw", "edge_tpu", "--norm", "none").status == 2
+
+
+# -- training --------------------------------------------------------------------------------------
+
+
+def test_every_pass_of_training_is_a_step(runs: Runs) -> None:
+    how, batch = Mixture(2, Of.VECTOR, sweeps=2), 3
+    network = small_network().with_norm(how)
+    own = [step for step in training_of(network, batch).steps if step.of == "second.norm"]
+    assert [step.name.removeprefix("second.norm") for step in own] == [
+        ".sweep1", ".sweep2", "", ".sums", ".dx", ".update"
+    ]  # fmt: skip
+    assert [str(step.phase) for step in own] == ["forward"] * 3 + ["input_grad"] * 2 + ["update"]
+    whole = batch * 6 * 5 * 4
+    moves = {".sweep1": (1, 0), ".sweep2": (1, 0), "": (1, 1), ".sums": (2, 0), ".dx": (2, 1)}
+    result = runs.of(how, batch=batch, phase="training")
+    for step in own[:-1]:
+        word = step.name.removeprefix("second.norm")
+        reads, writes = moves[word]
+        found = moved(result, step.name)
+        assert found["DRAM", "input", "read"] == reads * whole
+        # Sums are given for each channel and image.
+        assert found["DRAM", "output", "update"] == (writes * whole or batch * 6)
+        done = step.operations
+        assert done is not None
+        assert found["MAC", "", "compute"] == done.macs * (batch * 5 * 4)
+        assert found["vector", "", "compute"] == done.additions * (batch * 5 * 4)
+
+
+def test_each_sweep_costs_what_its_step_does(runs: Runs) -> None:
+    once, thrice = (runs.of(Mixture(3, sweeps=each), batch=3, phase="training") for each in (1, 3))
+    rows = {row.layer: row.energy_pj for row in thrice.layer_rows}
+    both = rows["first.norm.sweep1"] + rows["second.norm.sweep1"]
+    assert thrice.total_energy_pj - once.total_energy_pj == pytest.approx(2 * both, rel=1e-9)
+
+
+def test_components_cost_arithmetic_and_no_traffic(runs: Runs) -> None:
+    one, three = (runs.of(Mixture(k), batch=3, phase="training") for k in (1, 3))
+    assert one.total_dram_bytes == three.total_dram_bytes
+    assert one.total_energy_pj < three.total_energy_pj
+    assert one.activation_bytes() == three.activation_bytes()
+    # The input of a norm waits for the way back, beside that of the layer before it.
+    plain = runs.of(None, batch=3, phase="training").activation_bytes()
+    assert one.activation_bytes()["kept"] == plain["kept"] + 3 * 2 * 6 * 5 * 4
+
+
+def test_what_is_computed_again_needs_no_new_fit() -> None:
+    steps = training_of(small_network().with_norm("mixture:3"), 2, recompute=True).steps
+    again = [step.name for step in steps if step.phase is Phase.RECOMPUTE]
+    assert "first.norm.again" in again
+    assert not [name for name in again if "sweep" in name]
