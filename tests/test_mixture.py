@@ -38,7 +38,7 @@ from energysim.train.mixture import (
 from energysim.train.model import Model
 from energysim.train.ops import EPSILON, MOMENTUM
 from energysim.train.parameters import Layout, start
-from energysim.train.recipe import Recipe
+from energysim.train.recipe import Adversarial, Recipe
 from energysim.train.run import train
 from energysim.train.scratch import Floats
 
@@ -366,6 +366,8 @@ def test_what_cannot_be_computed_is_refused() -> None:
     network, data = load_network("digits_cnn", norm="mixture:3"), few()
     with pytest.raises(InputError, match="only --backend numpy"):
         Job(network, data, Recipe(), 0, backend="torch")
+    with pytest.raises(InputError, match="adversarial training needs batch norms"):
+        Job(network, data, Recipe(adversarial=Adversarial(radius=0.1)), 0)
     outcome = train(Job(network, data, Recipe(epochs=1, lr=0.05), 0))
     with pytest.raises(InputError, match="can't be folded"):
         folded(network, dict(outcome.weights), dict(outcome.weights))
@@ -474,6 +476,16 @@ def test_a_control_runs_beside_mixture_norms(
     assert "gamma: what norms scale by at first" in table
     assert call(*words, "mixture:3:root=no", "-q").status == 0
     assert "gamma" not in call(*words, "mixture:3:root=no", "-q").out
+
+
+@pytest.mark.parametrize(
+    ("option", "words"), [("--begin", "--begin is for"), ("--attack", "--attack is for")]
+)
+def test_what_does_not_go_with_mixture_norms_is_refused(option: str, words: str) -> None:
+    value = {"--begin": "weights.npz", "--attack": "fgsm:0.1"}[option]
+    done = call("train", "--net", "digits_cnn", "--norm", "mixture:3", option, value)
+    assert done.status == 2
+    assert words in done.err
 
 
 def test_the_control_of_a_file_with_mixture_norms(tmp_path: Path) -> None:

@@ -287,11 +287,7 @@ def command(
     named = [(net, pattern) for net in nets for pattern in patterns]
     networks = [load(net, pattern=pattern, norm=norm) for net, pattern in named]
     controls = _controls(networks, [load(net, pattern=pattern) for net, pattern in named], recipe)
-    if controls and begin is not None:
-        raise click.UsageError(
-            "--begin is for networks with batch norms: the control that runs beside mixture norms"
-            " has other weights. Train without it"
-        )
+    _refuse_beside(controls, begin, attacks)
     planned = [(recipe, networks), *((each, [network]) for each, network in controls)]
     jobs = [job for how, some in planned for job in _jobs(some, images, how, seeds, backend, begin)]
     if not quiet:
@@ -461,6 +457,28 @@ def _controls(
             gain = max(norm.gain for norm in norms)
             found.append((recipe.control(gain), other.with_batch_norm()))
     return found
+
+
+def _refuse_beside(
+    controls: Sequence[object], begin: Path | None, attacks: Sequence[object]
+) -> None:
+    """Refuse what can't be done with mixture norms and their controls, before anything runs.
+
+    Raises
+    ------
+    UsageError
+        If weights to begin with, or attacks, are asked for.
+    """
+    if controls and begin is not None:
+        raise click.UsageError(
+            "--begin is for networks with batch norms: the control that runs beside mixture norms"
+            " has other weights. Leave it out"
+        )
+    if controls and attacks:
+        raise click.UsageError(
+            "--attack is for networks with batch norms: posteriors of mixture norms depend on the"
+            " image, and no gradient passes through them. Leave it out"
+        )
 
 
 def _rows_of(attempts: Sequence[Attempt]) -> list[Row]:

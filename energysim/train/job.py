@@ -52,7 +52,7 @@ class Job:
     """weights to begin with, in place of drawn ones"""
 
     def __post_init__(self) -> None:
-        refuse_mixtures(self.network, self.backend)
+        refuse_mixtures(self.network, self.backend, attacked=self.recipe.adversarial is not None)
         classes, outputs = len(self.data.classes), self.network.layers[-1].output[0]
         if classes != outputs:
             raise InputError(
@@ -130,17 +130,22 @@ class Job:
         }
 
 
-def refuse_mixtures(network: Network, backend: str) -> None:
+def refuse_mixtures(network: Network, backend: str, *, attacked: bool = False) -> None:
     """Refuse mixture norms where they can't be computed.
 
     Raises
     ------
     InputError
-        If the back-end is not that in NumPy.
+        If the back-end is not that in NumPy, or images are attacked while it learns.
     """
-    if backend == NUMPY:
+    if backend == NUMPY and not attacked:
         return
     mixed = next((layer.name for layer in network.layers if isinstance(layer, MixtureLayer)), None)
+    if mixed is not None and attacked:
+        raise InputError(
+            f"{mixed} of {network.name} is a mixture norm, and no gradient of the image passes"
+            " through its posteriors: adversarial training needs batch norms"
+        )
     if mixed is not None:
         raise InputError(
             f"{mixed} of {network.name} is a mixture norm, which only --backend numpy computes, got"
