@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Iterator
 from functools import cache
@@ -13,7 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import yaml
-from command_line import call
+from command_line import ROOT, call
 
 from energysim.cache import Cache
 from energysim.catalog import load_hardware, load_network
@@ -484,3 +486,28 @@ def test_what_is_computed_again_needs_no_new_fit() -> None:
     again = [step.name for step in steps if step.phase is Phase.RECOMPUTE]
     assert "first.norm.again" in again
     assert not [name for name in again if "sweep" in name]
+
+
+# -- what is recorded ------------------------------------------------------------------------------
+
+
+def test_the_recorded_experiment_is_what_is_told() -> None:
+    """The table of the page is that of the summary, and this that of the runs."""
+    folder = ROOT / "experiments"
+    with (folder / "mixture_digits" / "summary.csv").open(newline="") as file:
+        means = list(csv.DictReader(file))
+    with (folder / "mixture_digits" / "updates.csv").open(newline="") as file:
+        every = list(csv.DictReader(file))
+    page = (folder / "README.md").read_text(encoding="utf-8")
+    words = ("norm", "gamma", "lr")
+    for row in means:
+        alike = [each for each in every if all(each[word] == row[word] for word in words)]
+        updates = [int(each["updates"]) for each in alike if each["updates"]]
+        assert (len(alike), len(updates)) == (int(row["seeds"]), int(row["reached"]))
+        assert row["updates"] == f"{np.mean(updates):.0f}"
+        (line,) = re.findall(rf"^\| `{row['norm']}` \| {row['gamma']} \|.*$", page, re.MULTILINE)
+        if row["reached"] == row["seeds"]:
+            assert f" {row['updates']} ± {row['updates_std']} |" in line
+            assert f" {row['energy_to_batch']} |" in line
+        else:
+            assert f"{row['reached']} of {row['seeds']} reached it" in line
