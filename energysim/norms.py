@@ -19,12 +19,14 @@ from dataclasses import replace
 from energysim.axes import Dim, Shape, Tensor
 from energysim.mapping import Nest, nominal_tile
 from energysim.model.capacity import Residency
-from energysim.network import Layer, MixtureLayer
+from energysim.network import Layer, MixtureLayer, Of
 
 BOTH = frozenset({Tensor.INPUT, Tensor.OUTPUT})
 
 
-def fusible(layers: Sequence[Layer], kept: Sequence[Residency]) -> Mapping[int, int]:
+def fusible(
+    layers: Sequence[Layer], kept: Sequence[Residency], *, any_mapping: bool = False
+) -> Mapping[int, int]:
     """Mixture norms that may be computed on the way out of the layer before them.
 
     Parameters
@@ -32,6 +34,8 @@ def fusible(layers: Sequence[Layer], kept: Sequence[Residency]) -> Mapping[int, 
     layers : sequence of Layer
     kept : sequence of Residency
         What stays on chip around each.
+    any_mapping : bool
+        Only those that may be so whatever the mapping of the layer before: of channels.
 
     Returns
     -------
@@ -47,6 +51,8 @@ def fusible(layers: Sequence[Layer], kept: Sequence[Residency]) -> Mapping[int, 
     found: dict[int, int] = {}
     for i, layer in enumerate(layers):
         if not isinstance(layer, MixtureLayer) or len(layer.inputs) != 1:
+            continue
+        if any_mapping and layer.mixture.of is Of.VECTOR:
             continue
         producer = places.get(layer.inputs[0])
         if producer is None or readers[layer.inputs[0]] > 1 or layer.channels is not None:

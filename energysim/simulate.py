@@ -258,8 +258,13 @@ def settle(
     activations: Activations | None = None,
     where: Callable[[tuple[str | int, ...]], str] | None = None,
     progress: Progress | None = None,
+    mappings_vary: bool = False,
 ) -> Settled:
-    """Plan what stays on chip and find the best mapping of each layer; as :func:`simulate`."""
+    """Plan what stays on chip and find the best mapping of each layer; as :func:`simulate`.
+
+    With ``mappings_vary``, layers may be given other mappings later: norms that would need all
+    channels of a tile then have a pass of their own, which fits any mapping.
+    """
     from energysim.mapper.dataflows import of_machine, with_dataflow
     from energysim.mapper.residency import nothing_stays, plan
     from energysim.price import Job
@@ -327,7 +332,7 @@ def settle(
                 streamed=streamed,
                 caches=caches,
             )
-        fused = {} if training else fusible(worked.layers, kept.layers)
+        fused = fusible(worked.layers, kept.layers, any_mapping=mappings_vary)
         jobs = [
             Job(
                 layer,

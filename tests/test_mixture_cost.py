@@ -34,6 +34,7 @@ from energysim.network import (
 from energysim.network.norm import EXPONENTIAL_MACS, RECIPROCAL_MACS, STATISTIC_BITS
 from energysim.result import Result
 from energysim.simulate import simulate
+from energysim.tradeoff import trade
 from energysim.train.mixture import (
     Fit,
     Seen,
@@ -419,6 +420,15 @@ def test_statistics_stay_where_weights_stay(runs: Runs) -> None:
     plain = runs.of(None, residency=True)
     bits = 2 * statistics_words(Mixture(3), 6) * STATISTIC_BITS
     assert result.cached_weight_bytes == plain.cached_weight_bytes + bits / 8
+
+
+@BOTH
+def test_trade_offs_hold_for_any_mapping_of_the_layer_before(runs: Runs, of: Of) -> None:
+    found = trade(small_network().with_norm(Mixture(3, of)), runs.chip, residency=False)
+    whole = 6 * 5 * 4
+    for at in range(len(found.points)):
+        own = moved(found.result(at), "second.norm")
+        assert own.get(("DRAM", "input", "read"), 0) == (whole if of is Of.VECTOR else 0)
 
 
 def test_like_norms_cost_alike_and_others_do_not(runs: Runs) -> None:
