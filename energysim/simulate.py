@@ -23,7 +23,6 @@ from energysim.mapping import (
     write_line,
 )
 from energysim.network import Layer, MixtureLayer, Network, Of
-from energysim.norms import fusible, holds_all_channels, joined
 from energysim.result import AccessRow, LayerRow, Result, RunnerUp, Timing, TrainingRow
 from energysim.sparsity import DENSE, FORMATS, Activity, Mask
 from energysim.training import EPOCH_IMAGES, Phase, Step, Training, training_of
@@ -267,6 +266,7 @@ def settle(
     """
     from energysim.mapper.dataflows import of_machine, with_dataflow
     from energysim.mapper.residency import nothing_stays, plan
+    from energysim.norms import fusible, joined
     from energysim.price import Job
 
     if not isinstance(network, Network) or not isinstance(hardware, Hardware):
@@ -367,6 +367,7 @@ def settle(
 
 def _meets_whole(norm: Job, producer: Job, cost: LayerCost, options: Settings) -> bool:
     """Whether a norm finds all that its posteriors depend on in the buffer, as it is completed."""
+    from energysim.norms import holds_all_channels
     from energysim.price import machine_of
 
     assert isinstance(norm.layer, MixtureLayer)  # nothing else is fused
