@@ -17,6 +17,7 @@ from typing import Literal
 from energysim.errors import InputError, did_you_mean
 from energysim.hardware import Hardware
 from energysim.network import Network, NetworkSpec, Scale, build_network
+from energysim.network.norm import BATCH
 from energysim.sparsity import MaskFile
 from energysim.yamlio import load_model
 
@@ -119,6 +120,7 @@ def load_network(
     pattern: str | None = None,
     scale: Scale = FILE_SIZE,
     masks: Path | str | None = None,
+    norm: str | None = None,
 ) -> Network:
     """Load a network by name or path.
 
@@ -133,6 +135,8 @@ def load_network(
     masks : path, optional
         Of an ``.npz`` with masks of layers, such as ``energysim prune`` writes; they take the place
         of the pattern in the layers that it names.
+    norm : str, optional
+        In the place of batch norms, such as ``mixture:3``; ``batch`` leaves them.
 
     Raises
     ------
@@ -141,6 +145,7 @@ def load_network(
         this scale.
     """
     network, _ = _load_network(find("nets", name_or_path).path, scale, readers=())
+    network = network if norm in (None, BATCH) else network.with_norm(norm)
     network = network if pattern is None else network.with_pattern(pattern)
     return network if masks is None else network.with_masks(MaskFile.open(masks))
 

@@ -28,7 +28,8 @@ from energysim.model.live import needed_inputs, with_known_zeros
 from energysim.model.lockstep import Skipped, in_nest_order, lock_step_of
 from energysim.model.sparse import WeightStore
 from energysim.model.tiling import temporal_steps
-from energysim.network import Layer
+from energysim.network import Layer, MixtureLayer
+from energysim.network.norm import STATISTIC_BITS
 from energysim.result import AccessRow, LayerRow, Timing
 from energysim.sparsity import DENSE, Activity
 from energysim.units import BITS_PER_BYTE, cycles_to_ms
@@ -48,13 +49,28 @@ class Job:
     """what is known of zeros in its input and output, as far as the machine makes use of it"""
 
     @property
+    def positions(self) -> int:
+        """Positions of the map that a norm reads, of all images."""
+        shape = self.shape
+        return shape[Dim.N] * shape.size[0] * shape.size[1]
+
+    @property
     def effective_macs(self) -> int:
         """Multiply-accumulates of the batch with weights that may differ from zero."""
         return self.layer.effective_macs * (self.shape.macs // self.layer.shape.macs)
 
 
 def machine_of(layer: Layer, hardware: Hardware) -> Hardware:
-    """The machine with the widths of one layer: the vector unit hands over finished outputs."""
+    """The machine with the widths of one layer: the vector unit hands over finished outputs.
+
+    Its lanes are those that take a step of the nest in a cycle: fewer where a step is more than one
+    operation.
+    """
+    if layer.operations is not None and hardware.vector is not None and hardware.vector.lanes:
+        # A little more than their share, so that rounding never makes a cycle of nothing.
+        share = layer.shape[Dim.G] * layer.shape[Dim.C] / layer.operations.steps * (1 + 1e-12)
+        vector = hardware.vector.model_copy(update={"lanes": hardware.vector.lanes * share})
+        hardware = hardware.model_copy(update={"vector": vector})
     bits = layer.widths(hardware.bits)
     if not layer.has_weights:
         bits = bits.model_copy(update={"psum": bits.output})
@@ -70,6 +86,8 @@ def static_pj_per_cycle(hardware: Hardware) -> float:
 
 def arithmetic_pj(job: Job, hardware: Hardware) -> float:
     """Energy of the arithmetic, whatever the mapping [pJ]."""
+    if job.layer.operations is not None:
+        return sum(energy for _, _, energy in _arithmetic(job, hardware))
     return compute_pj(
         hardware,
         job.shape.macs,
@@ -77,6 +95,22 @@ def arithmetic_pj(job: Job, hardware: Hardware) -> float:
         has_weights=job.store is not None,
         density=job.activity.input_density,
     )
+
+
+def _arithmetic(job: Job, hardware: Hardware) -> list[tuple[str, int, float]]:
+    """What computes a norm, operations there, and their energy [pJ].
+
+    Products cost what a multiply-accumulate does, whatever the width of what is multiplied.
+    """
+    each = job.layer.operations
+    assert each is not None  # of norms only
+    done = each * job.positions
+    free = hardware.vector is None
+    added = 0.0 if hardware.vector is None else done.additions * hardware.vector.energy_pj
+    return [
+        ("MAC", done.macs, done.macs * hardware.mac.energy_pj),
+        *([] if free else [("vector", done.additions, added)]),
+    ]
 
 
 def skipped_steps(
@@ -282,12 +316,7 @@ def price_layer(
     cycles = int(time.total[0])
     accesses = _memory_rows(job, hardware, counts, prices)
     accesses += _network_rows(job, hardware, counts, prices)
-    done = job.shape.macs
-    if has_weights:
-        live = job.effective_macs
-        done = round(done_macs(hardware, done, live, job.activity.input_density))
-    what = ("MAC" if has_weights else "vector", "", "compute")
-    accesses.append(_row(job, hardware, what, (done, 0.0, arithmetic_pj(job, hardware))))
+    accesses += _compute_rows(job, hardware)
     if hardware.static_mw:
         static = cycles * static_pj_per_cycle(hardware)
         accesses.append(_row(job, hardware, ("static", "", "static"), (0, 0.0, static)))
@@ -333,6 +362,34 @@ def _row(
     figures: tuple[int, float, float],
 ) -> AccessRow:
     return AccessRow("", hardware.name, job.layer.name, *what, *figures)
+
+
+def _compute_rows(job: Job, hardware: Hardware) -> list[AccessRow]:
+    """The arithmetic; of a mixture norm its statistics too, which are read once a batch."""
+    has_weights, layer = job.store is not None, job.layer
+    if layer.operations is not None:
+        rows = [
+            _row(job, hardware, (unit, "", "compute"), (done, 0.0, energy))
+            for unit, done, energy in _arithmetic(job, hardware)
+        ]
+        if isinstance(layer, MixtureLayer):
+            rows.insert(0, _statistics_row(job, layer, hardware))
+        return rows
+    done = job.shape.macs
+    if has_weights:
+        live = job.effective_macs
+        done = round(done_macs(hardware, done, live, job.activity.input_density))
+    what = ("MAC" if has_weights else "vector", "", "compute")
+    return [_row(job, hardware, what, (done, 0.0, arithmetic_pj(job, hardware)))]
+
+
+def _statistics_row(job: Job, layer: MixtureLayer, hardware: Hardware) -> AccessRow:
+    """Statistics, scale and shift: from where weights are between inferences."""
+    memory = hardware.levels[1 if Tensor.WEIGHT in job.residency.tensors else 0]
+    words = layer.statistics
+    bits = float(words * STATISTIC_BITS)
+    figures = (words, bits, bits * memory.read_pj_per_bit)
+    return _row(job, hardware, (memory.name, Tensor.WEIGHT.label, "read"), figures)
 
 
 def _moved_bytes(accesses: list[AccessRow], levels: tuple[Level, ...]) -> float:
@@ -393,6 +450,8 @@ def compulsory_bits(job: Job, hardware: Hardware) -> dict[Tensor, float]:
         tensor: elements[tensor] * stored_in_dram(hardware, tensor, job.activity).bits
         for tensor in (Tensor.INPUT, Tensor.OUTPUT)
     }
+    if isinstance(job.layer, MixtureLayer):
+        return bits | {Tensor.WEIGHT: job.layer.statistics * STATISTIC_BITS}
     if job.store is None:
         return bits | {Tensor.WEIGHT: 0}
     bits[Tensor.OUTPUT] *= job.store.live_outputs

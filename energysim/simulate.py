@@ -22,7 +22,7 @@ from energysim.mapping import (
     read_loops,
     write_line,
 )
-from energysim.network import Layer, Network
+from energysim.network import Layer, MixtureLayer, Network, Of
 from energysim.result import AccessRow, LayerRow, Result, RunnerUp, Timing, TrainingRow
 from energysim.sparsity import DENSE, FORMATS, Activity, Mask
 from energysim.training import EPOCH_IMAGES, Phase, Step, Training, training_of
@@ -257,10 +257,16 @@ def settle(
     activations: Activations | None = None,
     where: Callable[[tuple[str | int, ...]], str] | None = None,
     progress: Progress | None = None,
+    mappings_vary: bool = False,
 ) -> Settled:
-    """Plan what stays on chip and find the best mapping of each layer; as :func:`simulate`."""
+    """Plan what stays on chip and find the best mapping of each layer; as :func:`simulate`.
+
+    With ``mappings_vary``, layers may be given other mappings later: norms that would need all
+    channels of a tile then have a pass of their own, which fits any mapping.
+    """
     from energysim.mapper.dataflows import of_machine, with_dataflow
     from energysim.mapper.residency import nothing_stays, plan
+    from energysim.norms import fusible, joined
     from energysim.price import Job
 
     if not isinstance(network, Network) or not isinstance(hardware, Hardware):
@@ -310,6 +316,8 @@ def settle(
     ]
 
     costs: dict[int, tuple[Job, LayerCost]] = {}
+    passes: set[int] = set()
+    """norms that need a pass of their own"""
 
     def attempt(streamed: frozenset[int], caches: bool) -> Settled:
         """Cost of the network if some outputs leave the chip, and all weights do or may stay."""
@@ -324,10 +332,17 @@ def settle(
                 streamed=streamed,
                 caches=caches,
             )
+        fused = fusible(worked.layers, kept.layers, any_mapping=mappings_vary)
         jobs = [
-            Job(layer, shape, store, around, activities.get(layer.name, DENSE))
-            for layer, shape, store, around in zip(
-                worked.layers, shapes, stores, kept.layers, strict=True
+            Job(
+                layer,
+                shape,
+                store,
+                joined(around) if i in fused.keys() - passes else around,
+                activities.get(layer.name, DENSE),
+            )
+            for i, (layer, shape, store, around) in enumerate(
+                zip(worked.layers, shapes, stores, kept.layers, strict=True)
             )
         ]
         failed = _cost_all(jobs, options, costs, progress)
@@ -335,10 +350,34 @@ def settle(
             # The plan leaves room for one pass over the array, which a machine that keeps wide
             # partial sums in its buffer may find too small: then this layer's output goes to DRAM.
             return attempt(streamed | {failed}, caches)
+        apart = {
+            norm
+            for norm, producer in fused.items()
+            if norm not in passes
+            and not _meets_whole(jobs[norm], jobs[producer], costs[producer][1], options)
+        }
+        if apart:
+            passes.update(apart)
+            return attempt(streamed, caches)
         rows = tuple(costs[i][1] for i in range(len(jobs)))
         return Settled(network, asked, options, kept, tuple(jobs), rows, streamed)
 
     return _best_plan(attempt, minimised)
+
+
+def _meets_whole(norm: Job, producer: Job, cost: LayerCost, options: Settings) -> bool:
+    """Whether a norm finds all that its posteriors depend on in the buffer, as it is completed."""
+    from energysim.norms import holds_all_channels
+    from energysim.price import machine_of
+
+    assert isinstance(norm.layer, MixtureLayer)  # nothing else is fused
+    if norm.layer.mixture.of is Of.CHANNEL:
+        return True
+    machine = machine_of(producer.layer, options.hardware)
+    nest, trips = read_loops(
+        machine, producer.shape, cost.loops, has_weights=producer.layer.has_weights, where=str
+    )
+    return holds_all_channels(producer.shape, nest, trips)
 
 
 def _best_plan(attempt: Callable[[frozenset[int], bool], Settled], objective: Objective) -> Settled:
@@ -574,7 +613,8 @@ def same(job: Job) -> tuple[object, ...]:
     widths = phase if phase in (Phase.WEIGHT_GRAD, Phase.UPDATE) else None
     operand = None if job.store is None else (job.store.format, job.store.mask, job.store.outputs)
     asked = job.residency, job.activity
-    return job.shape, job.layer.kind, widths, job.effective_macs, operand, asked
+    kind = job.layer.kind, job.layer.operations
+    return job.shape, kind, widths, job.effective_macs, operand, asked
 
 
 def renamed(cost: LayerCost, layer: Layer) -> LayerCost:

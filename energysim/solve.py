@@ -197,7 +197,8 @@ def _parts(problem: Problem) -> dict[str, Any]:
 
 def _bare(block: BaseModel) -> dict[str, Any]:
     """A block of the hardware file without what says only where its values come from."""
-    plain = block.model_dump(mode="json")
+    # A machine of a norm has a share of a lane where files have whole ones.
+    plain = block.model_dump(mode="json", warnings=False)
     for name in type(block).model_fields:
         value = getattr(block, name)
         if isinstance(value, BaseModel):

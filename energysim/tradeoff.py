@@ -161,7 +161,7 @@ def trade(
     first, second = (_additive(name) for name in objectives)
     if first is second:
         raise InputError(f"{first} can't be traded for itself: name two objectives")
-    settled = settle(network, hardware, objective=str(first), **settings)
+    settled = settle(network, hardware, objective=str(first), mappings_vary=True, **settings)
     options = settled.settings
     sets: dict[tuple[object, ...], tuple[LayerCost, ...]] = {}
     layers, certificates = [], []

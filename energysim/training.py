@@ -25,7 +25,18 @@ from typing import TYPE_CHECKING
 from energysim.axes import Dim, Shape, Tensor
 from energysim.errors import InputError
 from energysim.hardware import Bits
-from energysim.network import NETWORK_INPUT, Layer, LayerKind, Network, PoolMode
+from energysim.network import (
+    NETWORK_INPUT,
+    Layer,
+    LayerKind,
+    Mixture,
+    MixtureLayer,
+    Network,
+    Operations,
+    PoolMode,
+    Work,
+    operations,
+)
 from energysim.sparsity import Mask, Pattern
 
 if TYPE_CHECKING:
@@ -46,6 +57,7 @@ TRAINED = (
     LayerKind.LINEAR,
     LayerKind.POOL,
     LayerKind.ADD,
+    LayerKind.MIXTURE_NORM,
 )
 """Kinds of layer that training has gradients for."""
 
@@ -144,11 +156,24 @@ class Step(Layer):
 
 
 @dataclass(frozen=True, slots=True)
+class NormStep(Step):
+    """One pass of a mixture norm over its map."""
+
+    mixture: Mixture = field(kw_only=True)
+    work: Work = field(kw_only=True)
+
+    @property
+    def operations(self) -> Operations | None:
+        """Arithmetic for one position of one image."""
+        return operations(self.mixture, self.shape[Dim.G], self.work)
+
+
+@dataclass(frozen=True, slots=True)
 class Activations:
     """Most elements of activations that wait for the backward pass at once, for the batch.
 
-    What waits is the input of every layer with weights (the image apart, which is data and not an
-    activation) and one word for each output of a max pool: where its maximum was.
+    What waits is the input of every layer with weights or a mixture norm (the image apart, which is
+    data and not an activation) and one word for each output of a max pool: where its maximum was.
     """
 
     kept: int
@@ -220,11 +245,16 @@ def training_of(
     segments = segments_of(network)
     again = _repeated(network, segments)
     flow = _Backward(network, batch)
-    steps = [_forward(layer, batch, Phase.FORWARD) for layer in network.layers]
+    steps = [
+        step for layer in network.layers for step in _forward_steps(layer, batch, Phase.FORWARD)
+    ]
     for place, segment in reversed(list(enumerate(segments))):
         if recompute and place < len(segments) - 1:
             steps += [
-                _forward(layer, batch, Phase.RECOMPUTE) for layer in segment if layer.name in again
+                step
+                for layer in segment
+                if layer.name in again
+                for step in _forward_steps(layer, batch, Phase.RECOMPUTE)
             ]
         for layer in reversed(segment):
             steps += flow.steps(layer)
@@ -257,6 +287,45 @@ def _refuse_twins(network: Network, steps: Sequence[Step]) -> None:
 
 
 # -- forward --------------------------------------------------------------------------------------
+
+
+def _forward_steps(layer: Layer, batch: int, phase: Phase) -> Iterator[Step]:
+    """One step, and before that of a mixture norm the sweeps that fit it.
+
+    The statistics of a batch are known when all of it has been seen, so each sweep reads the whole
+    map, and so does what normalises by them. Computed again, the fit is known.
+    """
+    if not isinstance(layer, MixtureLayer):
+        yield _forward(layer, batch, phase)
+        return
+    shape = layer.batched(batch)
+    if phase is Phase.FORWARD:
+        for number in range(1, layer.mixture.sweeps + 1):
+            yield _norm_step(layer, f".sweep{number}", phase, _summed(shape, 1), Work.SWEEP)
+    suffix = "" if phase is Phase.FORWARD else ".again"
+    yield _norm_step(layer, suffix, phase, shape, Work.APPLY)
+
+
+def _norm_step(
+    layer: MixtureLayer, suffix: str, phase: Phase, shape: Shape, work: Work
+) -> NormStep:
+    return NormStep(
+        f"{layer.name}{suffix}",
+        layer.kind,
+        shape,
+        layer.inputs if phase in (Phase.FORWARD, Phase.RECOMPUTE) else (),
+        phase=phase,
+        of=layer.name,
+        mixture=layer.mixture,
+        work=work,
+    )
+
+
+def _summed(shape: Shape, operands: int) -> Shape:
+    """Read all elements of so many maps, and give one sum a channel and image."""
+    height, width = shape.size
+    changes = {Dim.C: operands, Dim.P: 1, Dim.Q: 1, Dim.R: height, Dim.S: width}
+    return _with(shape, changes)
 
 
 def _forward(layer: Layer, batch: int, phase: Phase) -> Step:
@@ -302,6 +371,11 @@ def _with(shape: Shape, extents: Mapping[Dim, int]) -> Shape:
 # -- backward -------------------------------------------------------------------------------------
 
 
+def _learns(layer: Layer) -> bool:
+    """Whether it has parameters, of which the gradient needs what it read."""
+    return layer.has_weights or isinstance(layer, MixtureLayer)
+
+
 class _Backward:
     """Which gradients a network needs, and the steps that find them."""
 
@@ -310,7 +384,7 @@ class _Backward:
         self.sizes = {layer.name: layer.output for layer in network.layers}
         self.needed: set[str] = set()
         for layer in network.layers:  # whatever depends on a weight
-            if layer.has_weights or self.needed & set(layer.inputs):
+            if _learns(layer) or self.needed & set(layer.inputs):
                 self.needed.add(layer.name)
         self.arriving: dict[str, list[int]] = {layer.name: [] for layer in network.layers}
         for layer in network.layers:
@@ -324,6 +398,9 @@ class _Backward:
         total = sum_shape(layer, self.arriving[layer.name], self.batch)
         if total is not None:
             yield _step(layer, ".dy", Phase.INPUT_GRAD, total, kind=LayerKind.ADD)
+        if isinstance(layer, MixtureLayer):
+            yield from self._norm_gradients(layer)
+            return
         if self.needed & set(layer.inputs):
             yield from self._input_gradient(layer)
         if layer.has_weights:
@@ -333,6 +410,15 @@ class _Backward:
             yield _step(layer, ".dw", Phase.WEIGHT_GRAD, shape, given, outputs)
             update = update_shape(layer.parameters)
             yield _step(layer, ".update", Phase.UPDATE, update, kind=LayerKind.UPDATE)
+
+    def _norm_gradients(self, layer: MixtureLayer) -> Iterator[Step]:
+        """Sums over the whole batch first; scale and shift have their gradients from them."""
+        shape = layer.batched(self.batch)
+        backward = Phase.INPUT_GRAD
+        yield _norm_step(layer, ".sums", backward, _summed(shape, 2), Work.SUMS)
+        yield _norm_step(layer, ".dx", backward, _with(shape, {Dim.C: 2}), Work.GRADIENT)
+        update = update_shape(layer.parameters)
+        yield _step(layer, ".update", Phase.UPDATE, update, kind=LayerKind.UPDATE)
 
     def _input_gradient(self, layer: Layer) -> Iterator[Step]:
         shape = layer.batched(self.batch)
@@ -658,7 +744,7 @@ class _Waiting:
         """Whether its own segment needs it for a weight gradient or to compute more."""
         own = self.segment[name]
         return any(
-            self.segment[reader.name] == own and (reader.has_weights or reader.name in again)
+            self.segment[reader.name] == own and (_learns(reader) or reader.name in again)
             for reader in self.readers[name]
         )
 
@@ -688,7 +774,7 @@ def _waiting(
     def inputs_of_weights(name: str, at: int | None = None) -> int:
         """Its elements, if a layer with weights reads it (in one segment)."""
         reads = any(
-            reader.has_weights and at in (None, waiting.segment[reader.name])
+            _learns(reader) and at in (None, waiting.segment[reader.name])
             for reader in waiting.readers[name]
         )
         return elements[name] if reads else 0

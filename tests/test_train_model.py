@@ -129,7 +129,10 @@ def test_gradients_of_every_kind_of_layer(text: str, images: int) -> None:
 
 def test_small_networks_have_every_kind_of_layer_and_activation() -> None:
     layers = [layer for text in EVERY_KIND for layer in network_of(text).layers]
-    assert {layer.kind for layer in layers} == set(LayerKind) - {LayerKind.UPDATE}
+    # An update is no layer of a network, and a mixture norm has its own tests: its gradients hold
+    # the posteriors as they are, which differences do not.
+    others = {LayerKind.UPDATE, LayerKind.MIXTURE_NORM}
+    assert {layer.kind for layer in layers} == set(LayerKind) - others
     assert {layer.activation for layer in layers} == set(Activation)
     assert any(layer.picked and layer.channels for layer in layers)
     assert any(layer.channels and not layer.picked for layer in layers)

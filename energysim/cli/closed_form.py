@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from energysim.network import Layer, Network
 
 SCALE = frozenset({"width", "side", "classes"})
-COMMON = SCALE | {"net", "pattern", "masks", "model", "print_format", "output", "quiet"}
+COMMON = SCALE | {"net", "pattern", "norm", "masks", "model", "print_format", "output", "quiet"}
 USED = {
     "yang2019": COMMON | {"weight_format"},
     "systolic": COMMON | {"hw", "dataflow", "batch"},

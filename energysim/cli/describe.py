@@ -6,7 +6,16 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from energysim.axes import Dim, Shape
-from energysim.network import NETWORK_INPUT, Activation, Layer, LayerKind, Network, Shuffle
+from energysim.network import (
+    NETWORK_INPUT,
+    Activation,
+    Layer,
+    LayerKind,
+    MixtureLayer,
+    Network,
+    Of,
+    Shuffle,
+)
 from energysim.network.activate import usual_activations
 from energysim.network.wiring import Channel, Wiring
 from energysim.sparsity import Pattern, coverage
@@ -232,8 +241,22 @@ def _fields(layer: Layer, previous: str, wiring: Wiring) -> Iterator[tuple[str, 
         yield "batch_norm", True
     if layer.pattern != "dense" and not layer.live:
         yield "pattern", layer.pattern
+    yield from _mixture_fields(layer)
     if layer.mode is not None:
         yield "mode", str(layer.mode)
+
+
+def _mixture_fields(layer: Layer) -> Iterator[tuple[str, Any]]:
+    if not isinstance(layer, MixtureLayer):
+        return
+    mixture = layer.mixture
+    yield "components", mixture.components
+    if mixture.of is not Of.CHANNEL:
+        yield "of", str(mixture.of)
+    if mixture.sweeps != 1:
+        yield "sweeps", mixture.sweeps
+    if not mixture.root:
+        yield "root", False
 
 
 def _reads(layer: Layer, previous: str, wiring: Wiring) -> Iterator[tuple[str, Any]]:

@@ -118,6 +118,14 @@ masks = click.option(
 )
 
 
+norm = click.option(
+    "--norm",
+    metavar="batch|mixture:K",
+    help="Put mixture norms of K Gaussians in the place of batch norms: mixture:3, or with one "
+    "mixture of all channels mixture:3:vector.  [default: as the network file says]",
+)
+
+
 def names_given(_ctx: click.Context, _param: click.Parameter, text: str | None) -> tuple[str, ...]:
     """Read names with commas between, none if the option is not given.
 
@@ -417,6 +425,7 @@ run_options = together(
     run_hardware,
     objective,
     pattern,
+    norm,
     masks,
     width,
     side,

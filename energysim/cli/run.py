@@ -75,8 +75,8 @@ def command(
     if verbose:
         render.say_files(nets=net, hw=hw)
     scale = Scale(*(settings.pop(word) for word in ("width", "side", "classes")))
-    masks = settings.pop("masks")
-    network = load_network(net, pattern=pattern, scale=scale, masks=masks)
+    masks, norm = settings.pop("masks"), settings.pop("norm")
+    network = load_network(net, pattern=pattern, scale=scale, masks=masks, norm=norm)
     hardware = load_hardware(hw)
     settings["cache"] = None if settings.pop("no_cache") else Cache(folder())
     settings |= settings_from_files(network, mapping, activations)
@@ -152,7 +152,9 @@ def _closed_form(context: click.Context, net: str, hw: str | None, target: optio
     check_options(context, target)
     given = context.params
     scale = Scale(given["width"], given["side"], given["classes"])
-    network = load_network(net, pattern=given["pattern"], scale=scale, masks=given["masks"])
+    network = load_network(
+        net, pattern=given["pattern"], scale=scale, masks=given["masks"], norm=given["norm"]
+    )
     if given["model"] == "yang2019":
         show_yang2019(network, given["weight_format"], target)
         return

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from energysim.sparsity import PATTERNS
 
 if TYPE_CHECKING:
     from energysim.cli.render import Grid
-    from energysim.network import Scale
+    from energysim.network import Network, Scale
     from energysim.train.attacked import Strike
     from energysim.train.data import Dataset
     from energysim.train.grid import Attempt, Row
@@ -33,7 +34,7 @@ ASIDE = 3
 
 OWN = (
     "epochs", "batch", "shards", "lr", "optimiser", "schedule", "warmup", "smoothing",
-    "augment", "validation", "stop_after",
+    "augment", "validation", "stop_after", "gamma",
 )  # fmt: skip
 """Fields of a recipe that have an option."""
 
@@ -116,6 +117,12 @@ recipe_options = options.together(
         metavar="EPOCHS",
         help="Stop when the loss on images held out has not become smaller for so many.",
     ),
+    _choice(
+        "--gamma",
+        type=click.FloatRange(0, min_open=True),
+        metavar="FACTOR",
+        help="What batch and mixture norms scale by at first.",
+    ),
 )
 
 
@@ -157,6 +164,7 @@ recipe_options = options.together(
     callback=seeds_named,
     help="Of weights, order and augmentation; a run each.",
 )
+@options.norm
 @options.masks
 @click.option(
     "--begin",
@@ -221,6 +229,7 @@ def command(
     data: str,
     patterns: tuple[str | None, ...],
     seeds: tuple[int, ...],
+    norm: str | None,
     masks: Path | None,
     begin: Path | None,
     width: float,
@@ -244,12 +253,14 @@ def command(
 
     Every network, pattern and seed is a run of its own, kept in --out. The same command again goes
     on where it was interrupted, skips what is done, and gives the same numbers.
+    Beside each network with mixture norms, one with batch norms as wide at first runs as a control.
 
     \b
     Example:
       energysim train --net vgg16_ps --data digits --epochs 5 --seed 0
       energysim train --net digits_cnn --patterns dense,PS4_P4,PS1_P9 --seeds 0-2 --out runs
       energysim train --net resnet18 --width 0.25 --data shapes --epochs 1 --per-class 20
+      energysim train --net digits_cnn --norm mixture:3 --seeds 0-2
       energysim train --net digits_cnn --attack fgsm:0.1 --attack pgd:0.1,steps=20,restarts=2
       energysim train --net digits_cnn --rewire irregular --density 0.1 --adversarial 0.1
     """  # noqa: D301 - click's mark is a backspace
@@ -272,14 +283,16 @@ def command(
     if per_class is not None:
         images = images.subset(per_class=per_class)
     scale = Scale(width, side, len(images.classes))
-    networks = [
-        catalog.load_network(net, pattern=pattern, scale=scale, masks=masks)
-        for net in nets
-        for pattern in patterns
-    ]
-    jobs = _jobs(networks, images, recipe, seeds, backend, begin)
+    load = partial(catalog.load_network, scale=scale, masks=masks)
+    named = [(net, pattern) for net in nets for pattern in patterns]
+    networks = [load(net, pattern=pattern, norm=norm) for net, pattern in named]
+    controls = _controls(networks, [load(net, pattern=pattern) for net, pattern in named], recipe)
+    _refuse_beside(controls, begin, attacks)
+    planned = [(recipe, networks), *((each, [network]) for each, network in controls)]
+    jobs = [job for how, some in planned for job in _jobs(some, images, how, seeds, backend, begin)]
     if not quiet:
         _say_data(images, recipe)
+        _say_controls(controls)
     if verbose and backend == "numpy":
         _say_plans(jobs)
     with _progress(jobs, quiet=quiet) as show:
@@ -290,7 +303,7 @@ def command(
         ):  # fmt: skip
             show.end(attempt)
             attempts.append(attempt)
-    rows = [attempt.row for attempt in attempts if attempt.row is not None]
+    rows = _rows_of(attempts)
     if rows:
         struck = robustness.robust_text(rows, attacks, attack_images, target)
         render.print_text(_text(rows, target) + struck, target)
@@ -428,6 +441,53 @@ def _jobs(
     return list({job.name: job for job in jobs}.values())
 
 
+def _controls(
+    networks: Sequence[Network], plain: Sequence[Network], recipe: Recipe
+) -> list[tuple[Recipe, Network]]:
+    """Batch norms to run beside mixture norms, which widen what they give: as wide at first.
+
+    How much of what a mixture norm gains comes from that alone, nobody can tell without.
+    """
+    from energysim.network import MixtureLayer
+
+    found = []
+    for network, other in zip(networks, plain, strict=True):
+        norms = [layer.mixture for layer in network.layers if isinstance(layer, MixtureLayer)]
+        if norms:
+            gain = max(norm.gain for norm in norms)
+            found.append((recipe.control(gain), other.with_batch_norm()))
+    return found
+
+
+def _refuse_beside(
+    controls: Sequence[object], begin: Path | None, attacks: Sequence[object]
+) -> None:
+    """Refuse what can't be done with mixture norms and their controls, before anything runs.
+
+    Raises
+    ------
+    UsageError
+        If weights to begin with, or attacks, are asked for.
+    """
+    if controls and begin is not None:
+        raise click.UsageError(
+            "--begin is for networks with batch norms: the control that runs beside mixture norms"
+            " has other weights. Leave it out"
+        )
+    if controls and attacks:
+        raise click.UsageError(
+            "--attack is for networks with batch norms: posteriors of mixture norms depend on the"
+            " image, and no gradient passes through them. Leave it out"
+        )
+
+
+def _rows_of(attempts: Sequence[Attempt]) -> list[Row]:
+    """Rows of the runs that came to something, with the first scale of their norms."""
+    return [
+        each.row | {"gamma": each.job.recipe.gamma} for each in attempts if each.row is not None
+    ]
+
+
 # -- what is said ----------------------------------------------------------------------------------
 
 
@@ -450,6 +510,14 @@ def _say_data(images: Dataset, recipe: Recipe) -> None:
     if recipe.augment is Augment.AUTO:
         how = "cropped and flipped at random" if changed.padding else "not changed"
         say(f"  training images are {how} (--augment)")
+
+
+def _say_controls(controls: Sequence[tuple[Recipe, Network]]) -> None:
+    from energysim.cli.render import say
+
+    for recipe, network in controls:
+        how = "" if recipe.gamma is None else f" that scale by {recipe.gamma:.4g} at first"
+        say(f"control beside the mixture norms: {network.name} with batch norms{how}")
 
 
 def _say_plans(jobs: Sequence[Job]) -> None:
@@ -599,6 +667,9 @@ def _grid(rows: Sequence[Row]) -> Grid:
         columns.append(Column("top-5 [%]", [_share(row, "top5") for row in found]))
     if any(row["chosen_top1"] is not None for row in found):
         columns.append(Column("chosen [%]", [_share(row, "chosen_top1") for row in found]))
+    if any(row["gamma"] is not None for row in found):
+        scales = ["-" if row["gamma"] is None else f"{row['gamma']:.4g}" for row in found]
+        columns.append(Column("gamma", scales))
     columns += [
         Column("seeds", [str(row["seeds"]) for row in found]),
         Column("epochs", [_range(row["epochs_least"], row["epochs"]) for row in found]),
@@ -612,6 +683,8 @@ def _grid(rows: Sequence[Row]) -> Grid:
         footer.append("chosen: after the epoch with the smallest loss on images held out")
     if any(row["seeds"] > 1 for row in found):
         footer.append("mean ± standard deviation over seeds")
+    if any(row["gamma"] is not None for row in found):
+        footer.append("gamma: what norms scale by at first")
     if first["synthetic"]:
         footer.append("SYNTHETIC images, drawn by a program: no evidence of real ones")
     notes = first["dataset_notes"]

@@ -12,7 +12,8 @@ from energysim.hardware import Hardware
 from energysim.mapper.dataflows import Dataflow, unrollings
 from energysim.model.capacity import Residency
 from energysim.model.sparse import WeightStore
-from energysim.network import NETWORK_INPUT, Layer, Network
+from energysim.network import NETWORK_INPUT, Layer, MixtureLayer, Network
+from energysim.network.norm import STATISTIC_BITS
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +87,11 @@ def plan(
             for layer, store in zip(network.layers, stores, strict=True)
             if store is not None and layer.stores_weights
         )
+        total += sum(
+            layer.statistics * STATISTIC_BITS
+            for layer in network.layers
+            if isinstance(layer, MixtureLayer)
+        )
         if all(
             total + _room(one, _cached(layer)) <= capacity
             for layer, one in zip(network.layers, passes, strict=True)
@@ -142,7 +148,8 @@ def _layer_plan(
 
 def _cached(layer: Layer) -> set[Tensor]:
     """What of a layer is on chip where all weights are."""
-    return {Tensor.WEIGHT} if layer.stores_weights else set()
+    keeps = layer.stores_weights or isinstance(layer, MixtureLayer)
+    return {Tensor.WEIGHT} if keeps else set()
 
 
 def _producers(network: Network, read: Sequence[str]) -> set[int]:

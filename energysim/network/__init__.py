@@ -5,6 +5,7 @@ that the layers fit together and returns a :class:`Network`.
 """
 
 from energysim.network.build import build_network
+from energysim.network.norm import Mixture, Of, Operations, Work, operations, statistics_words
 from energysim.network.report import Location, Positions
 from energysim.network.scale import Scale
 from energysim.network.spec import (
@@ -16,6 +17,7 @@ from energysim.network.spec import (
     LayerSpec,
     LinearSpec,
     MatmulSpec,
+    MixtureNormSpec,
     MultiplySpec,
     NetworkSpec,
     NormSpec,
@@ -31,6 +33,7 @@ from energysim.network.types import (
     Activation,
     Layer,
     LayerKind,
+    MixtureLayer,
     Network,
     Over,
     Pair,
@@ -55,10 +58,15 @@ __all__ = [
     "LinearSpec",
     "Location",
     "MatmulSpec",
+    "Mixture",
+    "MixtureLayer",
+    "MixtureNormSpec",
     "MultiplySpec",
     "Network",
     "NetworkSpec",
     "NormSpec",
+    "Of",
+    "Operations",
     "Over",
     "Pair",
     "PatternSpec",
@@ -71,6 +79,9 @@ __all__ = [
     "SoftmaxSpec",
     "TransposedSpec",
     "Volume",
+    "Work",
     "build_network",
     "check_layer",
+    "operations",
+    "statistics_words",
 ]

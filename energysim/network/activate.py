@@ -13,6 +13,7 @@ ACTIVATED = frozenset(
         LayerKind.TRANSPOSED,
         LayerKind.LINEAR,
         LayerKind.BATCH_NORM,
+        LayerKind.MIXTURE_NORM,
         LayerKind.ADD,
     }
 )

@@ -8,6 +8,7 @@ from dataclasses import replace
 from energysim.axes import Shape
 from energysim.errors import InputError, InputErrors, did_you_mean
 from energysim.network.activate import usual_activations
+from energysim.network.norm import Mixture
 from energysim.network.report import Location, Place, Positions, Report
 from energysim.network.shapes import Combiner, Reader, combined_shape, pair, produced, reader_shape
 from energysim.network.spec import (
@@ -17,6 +18,7 @@ from energysim.network.spec import (
     LayerSpec,
     LinearSpec,
     MatmulSpec,
+    MixtureNormSpec,
     NetworkSpec,
     PatternField,
     PatternSpec,
@@ -28,6 +30,7 @@ from energysim.network.types import (
     NETWORK_INPUT,
     Activation,
     Layer,
+    MixtureLayer,
     Network,
     Pair,
     Shuffle,
@@ -351,6 +354,13 @@ def _build_layer(
         shape = reader_shape(record, size, at)
     if shape is None:
         return None
+    if isinstance(record, MixtureNormSpec):
+        mixture = Mixture(record.components, record.of, record.sweeps, record.root)
+        channels, picked = reads.channels, reads.picked
+        return MixtureLayer(
+            record.name, record.kind, shape, reads.inputs,
+            channels=channels, picked=picked, seed=seed, mixture=mixture,
+        )  # fmt: skip
     return Layer(
         record.name,
         record.kind,

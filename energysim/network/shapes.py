@@ -10,6 +10,7 @@ from energysim.network.spec import (
     DepthwiseSpec,
     LinearSpec,
     MatmulSpec,
+    MixtureNormSpec,
     MultiplySpec,
     NormSpec,
     PadField,
@@ -21,7 +22,16 @@ from energysim.network.spec import (
 from energysim.network.types import Over, Pair, Volume
 from energysim.network.wiring import operands
 
-Reader = ConvSpec | DepthwiseSpec | TransposedSpec | LinearSpec | PoolSpec | NormSpec | SoftmaxSpec
+Reader = (
+    ConvSpec
+    | DepthwiseSpec
+    | TransposedSpec
+    | LinearSpec
+    | PoolSpec
+    | NormSpec
+    | MixtureNormSpec
+    | SoftmaxSpec
+)
 """Records of layers that read one volume, joined or not."""
 
 Combiner = AddSpec | MultiplySpec | MatmulSpec
@@ -42,7 +52,7 @@ def reader_shape(record: Reader, size: Volume, at: Place) -> Shape | None:
             return Shape((1, 1, record.out, channels * height * width, 1, 1, 1, 1))
         case PoolSpec():
             return _pool_shape(record, size, at)
-        case NormSpec() | SoftmaxSpec():
+        case NormSpec() | MixtureNormSpec() | SoftmaxSpec():
             return Shape((1, channels, 1, 1, height, width, 1, 1), size=(height, width))
 
 

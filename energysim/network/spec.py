@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from energysim.network.norm import MOST_COMPONENTS, MOST_SWEEPS, Of
 from energysim.network.types import Activation, LayerKind, Over, PoolMode
 
 LIMIT = 2**20
@@ -206,6 +207,21 @@ class NormSpec(_Reader, _Activated):
     """``batch_norm`` or ``layer_norm``, two parameters per channel"""
 
 
+class MixtureNormSpec(_Reader, _Activated):
+    """A norm by a mixture of Gaussians, which can't be folded into the layer before it."""
+
+    kind: Literal[LayerKind.MIXTURE_NORM]
+    """``mixture_norm``, two parameters per channel"""
+    components: Annotated[int, Field(ge=1, le=MOST_COMPONENTS)]
+    """Gaussians of a mixture; one is batch norm"""
+    of: Of = Of.CHANNEL
+    """``channel``, a mixture for each, or ``vector``, one of all channels of a pixel"""
+    sweeps: Annotated[int, Field(ge=1, le=MOST_SWEEPS)] = 1
+    """of expectation and maximisation in each step of training"""
+    root: bool = True
+    """divide by the root of the proportion of each component"""
+
+
 class SoftmaxSpec(_Reader):
     """A pass over all elements, as a norm without parameters."""
 
@@ -238,6 +254,7 @@ LayerSpec = Annotated[
     | AddSpec
     | MultiplySpec
     | NormSpec
+    | MixtureNormSpec
     | SoftmaxSpec
     | ShuffleSpec,
     Field(discriminator="kind"),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from energysim.axes import Dim, Shape, Tensor
 from energysim.errors import InputError, InputErrors, did_you_mean
+from energysim.network.norm import Mixture, Operations, operations, statistics_words
 from energysim.sparsity import Head, Mask, MaskFile, Pattern, get_pattern, mask_misfit
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ class LayerKind(StrEnum):
     BATCH_NORM = "batch_norm"
     """by itself, where it can't be folded into the convolution before it"""
     LAYER_NORM = "layer_norm"
+    MIXTURE_NORM = "mixture_norm"
+    """by a mixture of Gaussians; it can't be folded into anything"""
     SOFTMAX = "softmax"
     UPDATE = "update"
     """of weights, a step of training; no network file has it"""
@@ -81,8 +84,10 @@ WEIGHTED: frozenset[LayerKind] = frozenset(
 )
 """Kinds of layer that have weights and so multiply-accumulates."""
 
-NORMALIZING: frozenset[LayerKind] = frozenset({LayerKind.BATCH_NORM, LayerKind.LAYER_NORM})
-"""Kinds of layer that only scale and shift, each channel with two parameters of its own."""
+NORMALIZING: frozenset[LayerKind] = frozenset(
+    {LayerKind.BATCH_NORM, LayerKind.LAYER_NORM, LayerKind.MIXTURE_NORM}
+)
+"""Kinds of layer that normalise, scale and shift, each channel with two parameters of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +125,11 @@ class Layer:
     """which channels of its inputs, joined in order, it reads; None = the first :attr:`channels`"""
     volume: Volume | None = None
     """channels, height, width of what it produces, where the shape has them in another order"""
+
+    @property
+    def operations(self) -> Operations | None:
+        """Arithmetic for one position of one image, where it is more than an addition a step."""
+        return None
 
     @property
     def has_weights(self) -> bool:
@@ -204,6 +214,24 @@ class Layer:
             return self.macs
         shape = self.shape
         return self.weights * shape[Dim.N] * shape[Dim.P] * shape[Dim.Q]
+
+
+@dataclass(frozen=True, slots=True)
+class MixtureLayer(Layer):
+    """A norm by a mixture of Gaussians."""
+
+    mixture: Mixture = field(kw_only=True)
+    """how many components, and of what"""
+
+    @property
+    def operations(self) -> Operations | None:
+        """Arithmetic for one position of one image."""
+        return operations(self.mixture, self.output[0])
+
+    @property
+    def statistics(self) -> int:
+        """Numbers of its components, with scale and shift."""
+        return statistics_words(self.mixture, self.output[0])
 
 
 @lru_cache(maxsize=128)
@@ -342,6 +370,67 @@ class Network:
         layers = tuple(replace(layer, pattern="dense", live="") for layer in self.layers)
         return replace(self, name=self.base, layers=layers, base=None, pattern="dense", masks=None)
 
+    def with_norm(self, norm: Mixture | str) -> Network:
+        """Put a mixture norm, a layer of its own, in the place of each batch norm.
+
+        Parameters
+        ----------
+        norm : Mixture or str
+            Such as ``mixture:3``; see :meth:`energysim.network.Mixture.named`.
+
+        Returns
+        -------
+        Network
+            Named ``network+mixture:3``. Biases before norms are left out: norms take them away.
+
+        Raises
+        ------
+        InputError
+            If it has no batch norm, the norm is unknown, or a layer has the name of a new one.
+
+        Examples
+        --------
+        >>> from energysim.catalog import load_network
+        >>> [layer.name for layer in load_network("digits_cnn").with_norm("mixture:3").layers][:4]
+        ['conv1', 'conv1.norm', 'conv2', 'conv2.norm']
+        """
+        mixture = Mixture.named(norm) if isinstance(norm, str) else norm
+        layers = tuple(each for layer in self.layers for each in _normed(layer, mixture))
+        if len({layer.name for layer in layers}) < len(layers):
+            raise InputError(f"{self.name}: a layer has the name of a norm, such as 'conv1.norm'")
+        if not any(isinstance(layer, MixtureLayer) for layer in layers):
+            raise InputError(
+                f"{self.name} has no batch norm that {mixture} could take the place of"
+            )
+        moved = {
+            layer.inputs[0]: layer.name
+            for layer in layers
+            if isinstance(layer, MixtureLayer) and layer.name not in _names(self.layers)
+        }
+        return replace(
+            self,
+            name=f"{self.name}+{mixture}",
+            base=self.base and f"{self.base}+{mixture}",
+            layers=tuple(_reading(layer, moved) for layer in layers),
+            shuffles=tuple(_shuffled(each, self.layers, moved) for each in self.shuffles),
+        )
+
+    def with_batch_norm(self) -> Network:
+        """Put a batch norm in the place of each mixture norm; any other network as it is."""
+        if not any(isinstance(layer, MixtureLayer) for layer in self.layers):
+            return self
+        layers = tuple(
+            Layer(
+                layer.name, LayerKind.BATCH_NORM, layer.shape, layer.inputs, seed=layer.seed,
+                channels=layer.channels, picked=layer.picked, activation=layer.activation,
+            )
+            if isinstance(layer, MixtureLayer)
+            else layer
+            for layer in self.layers
+        )  # fmt: skip
+        base = self.base and f"{self.base}+batch"
+        return replace(self, name=f"{self.name}+batch", base=base, layers=layers)
+
     def with_masks(self, masks: Mapping[str, npt.ArrayLike] | MaskFile) -> Network:
         """Give layers a mask of their own, such as what pruning has left.
 
@@ -392,6 +481,50 @@ class Network:
             pattern=pattern_of(layers),
             masks=None,
         )
+
+
+def _names(layers: Sequence[Layer]) -> set[str]:
+    return {layer.name for layer in layers}
+
+
+def _normed(layer: Layer, mixture: Mixture) -> tuple[Layer, ...]:
+    """A layer, and behind it the mixture norm that takes the place of its batch norm."""
+    if layer.kind is LayerKind.BATCH_NORM:
+        return (_mixture_layer(layer, layer.name, layer.inputs, mixture),)
+    if not layer.batch_norm:
+        return (layer,)
+    bare = replace(layer, batch_norm=False, bias=False, activation=Activation.NONE)
+    norm = _mixture_layer(layer, f"{layer.name}.norm", (layer.name,), mixture)
+    return bare, replace(norm, channels=None, picked=None)
+
+
+def _mixture_layer(
+    layer: Layer, name: str, inputs: tuple[str, ...], mixture: Mixture
+) -> MixtureLayer:
+    channels, height, width = layer.output
+    return MixtureLayer(
+        name,
+        LayerKind.MIXTURE_NORM,
+        Shape((1, channels, 1, 1, height, width, 1, 1), size=(height, width)),
+        inputs,
+        channels=layer.channels,
+        picked=layer.picked,
+        activation=layer.activation,
+        mixture=mixture,
+    )
+
+
+def _reading(layer: Layer, moved: Mapping[str, str]) -> Layer:
+    """A layer that reads norms and not what stands before them; norms themselves as they are."""
+    if moved.get(layer.inputs[0]) == layer.name:
+        return layer
+    return replace(layer, inputs=tuple(moved.get(name, name) for name in layer.inputs))
+
+
+def _shuffled(shuffle: Shuffle, layers: Sequence[Layer], moved: Mapping[str, str]) -> Shuffle:
+    inputs = tuple(moved.get(name, name) for name in shuffle.inputs)
+    more = sum(layer.name in moved for layer in layers[: shuffle.before])
+    return replace(shuffle, inputs=inputs, before=shuffle.before + more)
 
 
 def masked(

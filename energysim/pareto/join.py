@@ -13,6 +13,7 @@ from energysim.catalog import load_network
 from energysim.errors import DoesNotFitError, InputError, InputErrors
 from energysim.hardware import Hardware
 from energysim.network import Network, Scale
+from energysim.network.norm import MIXTURE
 from energysim.pareto import chance, front
 from energysim.pareto.sources import Accuracies, Accuracy
 from energysim.result import Result
@@ -321,7 +322,8 @@ def network_named(word: str) -> Network:
     ----------
     word : str
         Such as ``vgg16``, ``vgg16-x0.25`` (width), ``resnet18-64px-c200`` (side and classes), in
-        the form that :class:`energysim.network.Scale` gives to names.
+        the form that :class:`energysim.network.Scale` gives to names; ``+mixture:3`` stands for
+        mixture norms.
 
     Raises
     ------
@@ -333,6 +335,9 @@ def network_named(word: str) -> Network:
     >>> network_named("vgg16-x0.25-c100").layers[-1].output
     (100, 1, 1)
     """
+    plain, _, norm = word.partition(f"+{MIXTURE}:")
+    if norm:
+        return network_named(plain).with_norm(f"{MIXTURE}:{norm}")
     try:
         return load_network(word)
     except InputError:

@@ -32,7 +32,7 @@ STEP = 1e-5
 """Of GraSP's difference of gradients, as a share of the length of the weights."""
 
 
-UNSCORED = frozenset({LayerKind.SOFTMAX, LayerKind.LAYER_NORM})
+UNSCORED = frozenset({LayerKind.SOFTMAX, LayerKind.LAYER_NORM, LayerKind.MIXTURE_NORM})
 """Kinds of layer with which no gradient is a score."""
 
 

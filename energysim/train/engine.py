@@ -24,11 +24,15 @@ from energysim.train.data import Batch
 from energysim.train.model import Model, Trace, Watch
 from energysim.train.ops import MOMENTUM, Statistics
 from energysim.train.parameters import (
+    LAST,
     MEAN,
     VARIANCE,
     Arrays,
+    kept_fit,
     live_weights,
+    mixture_layers,
     normalised_layers,
+    running_fit,
     running_start,
     start,
 )
@@ -156,7 +160,8 @@ class Engine:
         self.model = Model.of(network, dtype=dtype, batch=max(1, recipe.batch // recipe.shards))
         self.name = f"numpy {np.__version__}"
         self.threads = threads or min(recipe.shards, cores())
-        self.weights = start(network, rng, recipe.init, dtype)
+        self.weights = start(network, rng, recipe.init, dtype, gamma=recipe.gamma)
+        self.chance = int(rng.integers(2**32))
         self.running = running_start(network, dtype)
         self.memory = self.rule.start(self.weights)
         self.adversary: Adversary | None = None
@@ -219,7 +224,7 @@ class Engine:
         shard: Batch,
         share: float,
         gradient: Floats,
-        seed: int = 0,  # noqa: ARG002
+        seed: int = 0,
     ) -> tuple[Score, list[Trace]]:
         """Loss of a shard, and its gradient times a share.
 
@@ -230,10 +235,13 @@ class Engine:
             Of the loss of the step.
         gradient : ndarray, shape (total,)
             Overwritten.
+        seed : int
+            Of the first fits of mixture norms.
         """
         views = self.model.layout.views(self.weights)
         x = shard.x.astype(self.weights.dtype, copy=False)
-        scores, trace = self.model.forward(views, x)
+        chance = (self.chance, seed)
+        scores, trace = self.model.forward(views, x, running=self.running, chance=chance)
         loss, dscores = ops.cross_entropy(scores, shard.y, smoothing=self.recipe.smoothing)
         dscores *= share
         self.model.backward(views, trace, dscores, gradient)
@@ -369,6 +377,10 @@ class Engine:
             elements = trace.counts[layer.name]
             after = before.moved(trace.statistics[layer.name], elements, MOMENTUM)
             self.running[mean], self.running[variance] = after.mean, after.variance
+        for layer in mixture_layers(self.model.network):
+            seen = trace.fits[layer.name]
+            moved = running_fit(layer, self.running).moved(seen, trace.counts[layer.name])
+            self.running |= kept_fit(layer, moved) | kept_fit(layer, seen, LAST)
 
 
 def in_turn(

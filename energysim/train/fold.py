@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 
 from energysim.axes import Dim, Shape
-from energysim.network import Layer, LayerKind, Network
+from energysim.errors import InputError
+from energysim.network import Layer, LayerKind, MixtureLayer, Network
 from energysim.train.ops import EPSILON
 from energysim.train.parameters import BETA, BIAS, GAMMA, MEAN, VARIANCE, WEIGHT, Arrays
 from energysim.train.scratch import Floats
@@ -28,7 +29,18 @@ def folded(network: Network, weights: Arrays, running: Arrays) -> tuple[Network,
         Without batch norms. One that stands by itself becomes a depthwise 1x1 convolution.
     weights : dict of ndarray
         Of it: for any image it gives the scores that the other one does with running statistics.
+
+    Raises
+    ------
+    InputError
+        If it has a mixture norm: what that multiplies with depends on the image.
     """
+    mixed = next((layer.name for layer in network.layers if isinstance(layer, MixtureLayer)), None)
+    if mixed is not None:
+        raise InputError(
+            f"{mixed} of {network.name} is a mixture norm, which can't be folded into weights: its"
+            " posteriors depend on the image. Attacks need a network with batch norms"
+        )
     layers, found = [], dict[str, Floats]()
     for layer in network.layers:
         name = layer.name

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from energysim.errors import InputError
-from energysim.network import Network
+from energysim.network import MixtureLayer, Network
 from energysim.train.data import Augmentation, Dataset
 from energysim.train.recipe import Recipe
 from energysim.train.rewire import check_rewirable
@@ -52,6 +52,7 @@ class Job:
     """weights to begin with, in place of drawn ones"""
 
     def __post_init__(self) -> None:
+        refuse_mixtures(self.network, self.backend, attacked=self.recipe.adversarial is not None)
         classes, outputs = len(self.data.classes), self.network.layers[-1].output[0]
         if classes != outputs:
             raise InputError(
@@ -127,6 +128,29 @@ class Job:
         return {
             word: np.random.default_rng(child) for word, child in zip(words, children, strict=True)
         }
+
+
+def refuse_mixtures(network: Network, backend: str, *, attacked: bool = False) -> None:
+    """Refuse mixture norms where they can't be computed.
+
+    Raises
+    ------
+    InputError
+        If the back-end is not that in NumPy, or images are attacked while it learns.
+    """
+    if backend == NUMPY and not attacked:
+        return
+    mixed = next((layer.name for layer in network.layers if isinstance(layer, MixtureLayer)), None)
+    if mixed is not None and attacked:
+        raise InputError(
+            f"{mixed} of {network.name} is a mixture norm, and no gradient of the image passes"
+            " through its posteriors: adversarial training needs batch norms"
+        )
+    if mixed is not None:
+        raise InputError(
+            f"{mixed} of {network.name} is a mixture norm, which only --backend numpy computes, got"
+            f" {backend}"
+        )
 
 
 def digest(data: object) -> str:

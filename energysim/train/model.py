@@ -23,14 +23,33 @@ from energysim.network import (
     Activation,
     Layer,
     LayerKind,
+    MixtureLayer,
     Network,
     Over,
     PoolMode,
 )
 from energysim.train import ops
 from energysim.train.conv import USUAL_BATCH, ConvPlan, Kind
+from energysim.train.mixture import (
+    Fit,
+    Seen,
+    mixture_norm,
+    mixture_norm_backward,
+    mixture_norm_inference,
+)
 from energysim.train.ops import Statistics
-from energysim.train.parameters import BETA, BIAS, GAMMA, MEAN, VARIANCE, WEIGHT, Arrays, Layout
+from energysim.train.parameters import (
+    BETA,
+    BIAS,
+    GAMMA,
+    MEAN,
+    VARIANCE,
+    WEIGHT,
+    Arrays,
+    Layout,
+    last_fit,
+    running_fit,
+)
 from energysim.train.scratch import Floats
 
 
@@ -46,8 +65,12 @@ class Trace:
     """of layers with both: what the activation function was given"""
     statistics: dict[str, Statistics] = field(default_factory=dict)
     """of the batch, of layers with batch norm"""
+    mixtures: dict[str, Seen] = field(default_factory=dict)
+    """of layers with mixture norm, until they are on the way back"""
+    fits: dict[str, Fit] = field(default_factory=dict)
+    """of the batch, of the same layers"""
     counts: dict[str, int] = field(default_factory=dict)
-    """elements of each channel that a batch norm saw"""
+    """elements of each channel that a batch or mixture norm saw"""
 
 
 @dataclass(frozen=True)
@@ -103,7 +126,14 @@ class Model:
 
     # -- forward -----------------------------------------------------------------------------------
 
-    def forward(self, weights: Arrays, x: Floats) -> tuple[Floats, Trace]:
+    def forward(
+        self,
+        weights: Arrays,
+        x: Floats,
+        *,
+        running: Arrays | None = None,
+        chance: tuple[int, ...] = (0,),
+    ) -> tuple[Floats, Trace]:
         """Scores of a batch, with the norms of the batch itself.
 
         Parameters
@@ -112,6 +142,11 @@ class Model:
             By name, as :meth:`Layout.views` gives them.
         x : ndarray, shape (C, H, W, N)
             Normalised images.
+        running : dict of ndarray, optional
+            Running statistics, among which are the last fits that mixture norms go on from; without
+            them they begin with seeds.
+        chance : tuple of int
+            Of the seeds.
 
         Returns
         -------
@@ -127,7 +162,11 @@ class Model:
         self._check(x)
         trace = Trace({NETWORK_INPUT: x})
         for layer in self.network.layers:
-            trace.outputs[layer.name] = self._learn(layer, weights, trace)
+            if isinstance(layer, MixtureLayer):
+                y = self._mixed(layer, weights, trace, running, chance)
+            else:
+                y = self._learn(layer, weights, trace)
+            trace.outputs[layer.name] = y
         return self._scores(trace.outputs), trace
 
     def infer(
@@ -196,11 +235,36 @@ class Model:
             y = ops.activate(layer.activation, y)
         return y
 
+    def _mixed(
+        self,
+        layer: MixtureLayer,
+        weights: Arrays,
+        trace: Trace,
+        running: Arrays | None,
+        chance: tuple[int, ...],
+    ) -> Floats:
+        """Output of a mixture norm in training."""
+        name, relu = layer.name, layer.activation is Activation.RELU
+        x = trace.before[name] = operands_of(layer, trace.outputs)[0]
+        last = None if running is None else last_fit(layer, running)
+        begin = last or np.random.default_rng([*chance, self.network.layers.index(layer)])
+        gamma, beta = weights[f"{name}.{GAMMA}"], weights[f"{name}.{BETA}"]
+        y, seen = mixture_norm(x, gamma, beta, layer.mixture, begin, relu=relu)
+        trace.mixtures[name], trace.fits[name], trace.counts[name] = seen, seen.fit, y[0].size
+        if relu or layer.activation is Activation.NONE:
+            return y
+        trace.between[name] = y
+        return ops.activate(layer.activation, y)
+
     def _inferred(self, layer: Layer, weights: Arrays, running: Arrays, y: Floats) -> Floats:
         """Norm and activation function of a layer, with running statistics."""
         relu = layer.activation is Activation.RELU
         name = layer.name
-        if norm_of(layer):
+        if isinstance(layer, MixtureLayer):
+            gamma, beta = weights[f"{name}.{GAMMA}"], weights[f"{name}.{BETA}"]
+            fit = running_fit(layer, running)
+            y = mixture_norm_inference(y, gamma, beta, layer.mixture, fit)
+        elif norm_of(layer):
             seen = Statistics(running[f"{name}.{MEAN}"], running[f"{name}.{VARIANCE}"])
             gamma, beta = weights[f"{name}.{GAMMA}"], weights[f"{name}.{BETA}"]
             y = ops.batch_norm_inference(y, gamma, beta, seen, relu=relu)
@@ -229,7 +293,7 @@ class Model:
                 return ops.matmul(x, operands[1], **product_of(layer))
             case LayerKind.SOFTMAX:
                 return ops.channel_softmax(x, self.heads[layer.name])
-            case LayerKind.BATCH_NORM | LayerKind.LAYER_NORM:
+            case LayerKind.BATCH_NORM | LayerKind.LAYER_NORM | LayerKind.MIXTURE_NORM:
                 return x
         y = self.plans[layer.name].forward(_as_read(layer, x), weights[f"{layer.name}.{WEIGHT}"])
         if layer.kind is LayerKind.TRANSPOSED:
@@ -299,11 +363,18 @@ class Model:
     ) -> Floats:
         """Gradient of what norm and activation function were given."""
         name, relu = layer.name, layer.activation is Activation.RELU
-        fused = relu and norm_of(layer)
+        fused = relu and (norm_of(layer) or isinstance(layer, MixtureLayer))
         if layer.activation is not Activation.NONE and not fused:
             x = trace.between.pop(name)
             dy = ops.activate_backward(layer.activation, dy, x, trace.outputs[name])
-        if norm_of(layer):
+        if isinstance(layer, MixtureLayer):
+            x, y = trace.before.pop(name), trace.outputs[name]
+            gamma, seen = weights[f"{name}.{GAMMA}"], trace.mixtures.pop(name)
+            dy, dgamma, dbeta = mixture_norm_backward(
+                dy, x, y, gamma, layer.mixture, seen, relu=fused
+            )
+            into[f"{name}.{GAMMA}"][...], into[f"{name}.{BETA}"][...] = dgamma, dbeta
+        elif norm_of(layer):
             x, y = trace.before.pop(name), trace.outputs[name]
             gamma = weights[f"{name}.{GAMMA}"]
             dy, dgamma, dbeta = ops.batch_norm_backward(
@@ -332,7 +403,7 @@ class Model:
         match layer.kind:
             case LayerKind.ADD:
                 return [dy] * len(layer.inputs)
-            case LayerKind.BATCH_NORM | LayerKind.LAYER_NORM:
+            case LayerKind.BATCH_NORM | LayerKind.LAYER_NORM | LayerKind.MIXTURE_NORM:
                 return [dy]
         operands = operands_of(layer, trace.outputs)
         x = operands[0]

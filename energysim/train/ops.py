@@ -36,7 +36,7 @@ MOMENTUM = 0.1
 """Share of a batch in running statistics, as in PyTorch."""
 
 
-def _channels(x: Floats) -> Iterator[slice]:
+def channel_blocks(x: Floats) -> Iterator[slice]:
     """Channels that are worked on together."""
     many = max(1, BLOCK_BYTES // max(1, x[0].nbytes))
     for first in range(0, len(x), many):
@@ -159,15 +159,15 @@ def batch_norm(
     elements = given.shape[1]
     y, ones = np.empty_like(given), np.ones(elements, x.dtype)
     mean, variance = np.empty_like(gamma), np.empty_like(gamma)
-    for some in _channels(given):
+    for some in channel_blocks(given):
         into = y[some]
         mean[some] = given[some] @ ones / elements
         np.subtract(given[some], mean[some, None], out=into)
-        variance[some] = _dots(into, into) / elements
+        variance[some] = dots(into, into) / elements
         into *= (gamma[some] / np.sqrt(variance[some] + epsilon))[:, None]
         into += beta[some, None]
         if relu:
-            _positive(into, into)
+            positive(into, into)
     return y.reshape(x.shape), Statistics(mean, variance)
 
 
@@ -209,14 +209,14 @@ def batch_norm_backward(
     scale = 1 / np.sqrt(statistics.variance + epsilon)
     dx, ones = np.empty_like(given), np.ones(elements, x.dtype)
     dgamma, dbeta = np.empty_like(gamma), np.empty_like(gamma)
-    for some in _channels(given):
+    for some in channel_blocks(given):
         unit = scratch("unit", given[some].shape, x.dtype)
         np.subtract(given[some], statistics.mean[some, None], out=unit)
         into, passed = dx[some], seen[some]
         if relu:
             passed = np.multiply(passed, y.reshape(given.shape)[some] > 0, out=into)
         dbeta[some] = passed @ ones
-        dgamma[some] = _dots(passed, unit) * scale[some]
+        dgamma[some] = dots(passed, unit) * scale[some]
         # What unit lacks, its scale, stands in the factors of whole channels.
         unit *= (dgamma[some] * scale[some] / elements)[:, None]
         np.subtract(passed, unit, out=into)
@@ -225,7 +225,7 @@ def batch_norm_backward(
     return dx.reshape(x.shape), dgamma, dbeta
 
 
-def _dots(a: Floats, b: Floats) -> Floats:
+def dots(a: Floats, b: Floats) -> Floats:
     """Dot product of each row with its like, by BLAS.
 
     In single precision it sums into more registers than np.einsum, and so is quicker and nearer to
@@ -261,11 +261,11 @@ def batch_norm_inference(
     shift = beta - running.mean * scale
     given = x.reshape(len(x), -1)
     y = np.empty_like(given)
-    for some in _channels(given):
+    for some in channel_blocks(given):
         np.multiply(given[some], scale[some, None], out=y[some])
         y[some] += shift[some, None]
         if relu:
-            _positive(y[some], y[some])
+            positive(y[some], y[some])
     return y.reshape(x.shape)
 
 
@@ -360,10 +360,10 @@ RELU6_TOP = 6
 
 def relu(x: Floats) -> Floats:
     """Positive part."""
-    return _positive(x, np.empty_like(x))
+    return positive(x, np.empty_like(x))
 
 
-def _positive(x: Floats, into: Floats) -> Floats:
+def positive(x: Floats, into: Floats) -> Floats:
     """Positive part, NaN where it was; np.clip is twice as fast as np.maximum with a number."""
     return np.clip(x, 0, np.inf, out=into)
 
@@ -524,7 +524,7 @@ def max_pool(x: Floats, shape: Shape) -> Floats:
     """
     rows, columns = _axes(shape)
     y = _output(x, shape, -np.inf)
-    for some in _channels(x):
+    for some in channel_blocks(x):
         # Of rows first: they are long, and fewer of them are left for the columns.
         room = (len(y[some]), rows.out, *x.shape[2:])
         tallest = scratch("tallest", room, x.dtype)
@@ -554,7 +554,7 @@ def max_pool_backward(dy: Floats, x: Floats, y: Floats, shape: Shape) -> Floats:
     """
     apart, tiled = _disjoint(shape)
     dx = np.empty_like(x) if tiled else np.zeros_like(x)
-    for some in _channels(x):
+    for some in channel_blocks(x):
         left = dy[some].copy()  # of each window, until it has found its element
         for out, inside in _meetings(shape):
             part = np.equal(x[some][inside], y[some][out]).astype(dy.dtype)
@@ -587,7 +587,7 @@ def average_pool(x: Floats, shape: Shape, *, count_padding: bool = False) -> Flo
         mean: Floats = x.mean(axis=(1, 2), keepdims=True)
         return mean
     y = _output(x, shape, 0)
-    for some in _channels(x):
+    for some in channel_blocks(x):
         for out, inside in _meetings(shape):
             y[some][out] += x[some][inside]
     y *= _weights(shape, count_padding, x.dtype)
@@ -612,7 +612,7 @@ def average_pool_backward(dy: Floats, shape: Shape, *, count_padding: bool = Fal
     if _global(shape):
         return np.repeat(np.repeat(share, height, axis=1), width, axis=2)
     dx: Floats = np.zeros((len(dy), height, width, dy.shape[3]), dtype=dy.dtype)
-    for some in _channels(dx):
+    for some in channel_blocks(dx):
         for out, inside in _meetings(shape):
             dx[some][inside] += share[some][out]
     return dx

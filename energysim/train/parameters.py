@@ -16,14 +16,18 @@ import numpy as np
 import numpy.typing as npt
 
 from energysim.axes import Dim
-from energysim.network import Layer, LayerKind, Network
+from energysim.network import Layer, LayerKind, MixtureLayer, Network
+from energysim.network.types import NORMALIZING
+from energysim.train.mixture import Fit
 from energysim.train.scratch import Floats
 
 Arrays = dict[str, Floats]
 """By the name of the layer and of what it is there: ``conv1.weight``."""
 
 WEIGHT, BIAS, GAMMA, BETA = "weight", "bias", "gamma", "beta"
-MEAN, VARIANCE = "mean", "variance"
+MEAN, VARIANCE, PROPORTION = "mean", "variance", "proportion"
+LAST = "last_"
+"""In front of what a mixture norm found in the last step, from where the next one goes on."""
 
 HALF = 0.5
 
@@ -109,16 +113,21 @@ def vectors_of(layer: Layer) -> Iterator[str]:
     """What a layer learns beside weights, one number a channel each."""
     if layer.bias:
         yield BIAS
-    if layer.batch_norm or layer.kind in (LayerKind.BATCH_NORM, LayerKind.LAYER_NORM):
+    if layer.batch_norm or layer.kind in NORMALIZING:
         yield GAMMA
         yield BETA
 
 
 def normalised_layers(network: Network) -> tuple[Layer, ...]:
-    """Layers with running statistics."""
+    """Layers with batch norm, which have running statistics."""
     return tuple(
         layer for layer in network.layers if layer.batch_norm or layer.kind is LayerKind.BATCH_NORM
     )
+
+
+def mixture_layers(network: Network) -> tuple[MixtureLayer, ...]:
+    """Mixture norms, which have running statistics of each component."""
+    return tuple(layer for layer in network.layers if isinstance(layer, MixtureLayer))
 
 
 def start(
@@ -126,6 +135,8 @@ def start(
     rng: np.random.Generator,
     how: Init = Init.HE,
     dtype: npt.DTypeLike = np.float32,
+    *,
+    gamma: float | None = None,
 ) -> Floats:
     """Weights before training.
 
@@ -139,6 +150,8 @@ def start(
     how : Init
     dtype : dtype
         float32 or float64.
+    gamma : float, optional
+        That batch and mixture norms scale by at first, in place of that of ``how``.
 
     Returns
     -------
@@ -152,9 +165,16 @@ def start(
             draw = _drawn(layer, rng, how)
             views[f"{layer.name}.{WEIGHT}"][...] = draw * layer.mask.array()
         if f"{layer.name}.{GAMMA}" in views:
-            halved = how is Init.XAVIER and layer.kind is not LayerKind.LAYER_NORM
-            views[f"{layer.name}.{GAMMA}"][...] = HALF if halved else 1
+            own = scale_of(how, gamma) if layer.kind is not LayerKind.LAYER_NORM else 1
+            views[f"{layer.name}.{GAMMA}"][...] = own
     return vector
+
+
+def scale_of(how: Init, gamma: float | None) -> float:
+    """What batch and mixture norms scale by before training."""
+    if gamma is not None:
+        return gamma
+    return HALF if how is Init.XAVIER else 1.0
 
 
 def _drawn(layer: Layer, rng: np.random.Generator, how: Init) -> npt.NDArray[np.float64]:
@@ -172,13 +192,39 @@ def _drawn(layer: Layer, rng: np.random.Generator, how: Init) -> npt.NDArray[np.
 
 
 def running_start(network: Network, dtype: npt.DTypeLike = np.float32) -> Arrays:
-    """Running statistics of all batch norms before the first batch: mean 0, variance 1."""
+    """Running statistics of all norms before the first batch: mean 0, variance 1.
+
+    A mixture norm has them of each component, the proportions, and the last fit, which has
+    proportions of 0 while there is none.
+    """
     found: Arrays = {}
     for layer in normalised_layers(network):
         channels = layer.output[0]
         found[f"{layer.name}.{MEAN}"] = np.zeros(channels, dtype)
         found[f"{layer.name}.{VARIANCE}"] = np.ones(channels, dtype)
+    for layer in mixture_layers(network):
+        fit = Fit.start(layer.mixture, layer.output[0], dtype)
+        none = Fit(np.zeros_like(fit.proportion), fit.mean.copy(), fit.variance.copy())
+        found |= kept_fit(layer, fit) | kept_fit(layer, none, LAST)
     return found
+
+
+def kept_fit(layer: Layer, fit: Fit, when: str = "") -> Arrays:
+    """A fit as running statistics; ``when`` is :data:`LAST` for that of the last step."""
+    words = {PROPORTION: fit.proportion, MEAN: fit.mean, VARIANCE: fit.variance}
+    return {f"{layer.name}.{when}{word}": each for word, each in words.items()}
+
+
+def running_fit(layer: Layer, running: Arrays, when: str = "") -> Fit:
+    """The fit that :func:`kept_fit` has kept."""
+    words = (PROPORTION, MEAN, VARIANCE)
+    return Fit(*(running[f"{layer.name}.{when}{word}"] for word in words))
+
+
+def last_fit(layer: Layer, running: Arrays) -> Fit | None:
+    """What a mixture norm found in the last step; None before the first one."""
+    found = running_fit(layer, running, LAST)
+    return found if found.alive.any() else None
 
 
 def live_weights(network: Network) -> npt.NDArray[np.bool_]:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from energysim.train.data import UNCHANGED, Augmentation, Dataset, Fill
 from energysim.train.optimiser import Method, Optimiser
-from energysim.train.parameters import Init
+from energysim.train.parameters import Init, scale_of
 from energysim.train.rewire import Decline, Mode
 
 COLOURS = 3
@@ -130,6 +130,8 @@ class Recipe(BaseModel):
     """label smoothing"""
     init: Annotated[Init, Field(strict=False)] = Init.HE
     """of weights: ``he`` or ``xavier``"""
+    gamma: Positive | None = None
+    """that batch and mixture norms scale by at first; by default 1, with xavier 0.5"""
     augment: Annotated[Augment, Field(strict=False)] = Augment.AUTO
     """auto, none, crop or crop+flip"""
     padding: Annotated[int, Field(ge=0, le=64)] = 4
@@ -167,6 +169,12 @@ class Recipe(BaseModel):
     def described(self) -> dict[str, Any]:
         """All that decides the result, as plain data; what is not used is left out."""
         return self.model_dump(mode="json", exclude_none=True)
+
+    def control(self, gain: float) -> Recipe:
+        """How a batch norm is trained beside a norm whose results are ``gain`` times as wide."""
+        if gain == 1:
+            return self
+        return self.model_copy(update={"gamma": scale_of(self.init, self.gamma) * gain})
 
     @property
     def rule(self) -> Optimiser:

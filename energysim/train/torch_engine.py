@@ -18,7 +18,7 @@ from energysim.network import NETWORK_INPUT, Activation, Layer, LayerKind, Netwo
 from energysim.train.data import Batch
 from energysim.train.engine import Score, State
 from energysim.train.engine import score as count_hits
-from energysim.train.job import TORCH, TORCH_BF16
+from energysim.train.job import TORCH, TORCH_BF16, refuse_mixtures
 from energysim.train.model import heads_of, norm_of, product_of, refuse_untrainable
 from energysim.train.ops import EPSILON, MOMENTUM
 from energysim.train.optimiser import (
@@ -92,6 +92,7 @@ class TorchEngine:
     ) -> None:
         self.recipe, self.rule = recipe, recipe.rule
         refuse_untrainable(network)
+        refuse_mixtures(network, TORCH)
         self.network, self.layout = network, Layout.of(network)
         self.heads = heads_of(network)
         self.device = device_named(device)
@@ -102,7 +103,7 @@ class TorchEngine:
         torch.backends.cudnn.deterministic = True
         torch.backends.cudnn.benchmark = False
         self._dtype, self._bf16 = getattr(torch, dtype), bf16
-        vector = start(network, rng, recipe.init, dtype)
+        vector = start(network, rng, recipe.init, dtype, gamma=recipe.gamma)
         self.weights = self._tensor(vector)
         self.live = self._tensor(live_weights(network).astype(vector.dtype))
         self.memory = {name: self._tensor(each) for name, each in self.rule.start(vector).items()}
