@@ -31,6 +31,7 @@ from energysim.prune.scores import (
     magnitude,
 )
 from energysim.train.data import Batch
+from energysim.train.engine import one_blas_thread
 from energysim.train.parameters import Init, start
 from energysim.train.scratch import Floats
 
@@ -293,7 +294,8 @@ class _Choice:
             If scores are too large to be numbers.
         """
         assert self.score is not None
-        with np.errstate(over="ignore", invalid="ignore"):  # told instead
+        # Sums of several threads of BLAS would differ in their last bits with the number of cores.
+        with one_blas_thread(), np.errstate(over="ignore", invalid="ignore"):  # told instead
             scores = self.score(self.begun, live, rng)
         if not np.isfinite(scores[live]).all():
             raise InputError(
