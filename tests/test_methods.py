@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,7 @@ from energysim.network import Network, Scale
 from energysim.plot.methods import methods_figure
 from energysim.prune import prune
 from energysim.sparsity import PATTERNS
+from energysim.train.attacks import Attack
 from energysim.train.data import digits
 from energysim.train.job import Job
 from energysim.train.recipe import Adversarial, Recipe
@@ -215,6 +217,23 @@ def test_the_picture_has_a_panel_each(comparison: Comparison) -> None:
     assert methods_figure(comparison, width_in=3.5).get_figwidth() == 3.5
 
 
+def test_accuracy_under_attack(tmp_path: Path, cache: Cache) -> None:
+    attack = Attack.named("fgsm:0.1")
+    own = replace(setting(tmp_path), attack=attack, attacked=50)
+    some = list(train_all(named("dense", "PS2_P6"), own))
+    found = compare_trained(some, own.network, [es.load_hardware("edge_tpu")], (1,), attack=attack,
+                            cache=cache)  # fmt: skip
+    for point, run in zip(found.points, some, strict=True):
+        assert isinstance(run, Trained)
+        record = json.loads((tmp_path / run.jobs[-1].name / "result.json").read_text())
+        (struck,) = record["robust"]
+        assert point.robust_percent == pytest.approx(100 * struck["robust_top1"])
+        assert struck["images"] == 50
+    assert {row["attack"] for row in found.rows()} == {"FGSM, radius 0.1"}
+    labels = [axes.get_ylabel() for axes in methods_figure(found).axes]
+    assert labels == ["top-1 [%]", "top-1 under attack [%]"]
+
+
 # -- the command -----------------------------------------------------------------------------------
 
 SMALL = ("compare-methods", "--net", "digits_cnn", "--hw", "edge_tpu", "--epochs", "1",
@@ -250,6 +269,8 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ("args", "message"),
     [
         (("--methods", "synflw"), "Did you mean 'synflow'"),
+        (("--attack", "fgsn:0.1"), "fgsm"),
+        (("--attack-images", "5"), "belongs to --attack"),
         (("--densities", "0.1,x"), "gives no densities"),
         (("--densities", "2"), "above 0 and at most 1"),
         (("--batches", "0"), "gives no batches"),

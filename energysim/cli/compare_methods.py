@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import click
 
 from energysim.cli import options
 from energysim.cli.pareto import PICTURES, TABLES
+from energysim.cli.robustness import adversarial, attack_images, attacks_of
 from energysim.cli.train import OWN, recipe_options, seeds_named
 from energysim.errors import InputError
 from energysim.units import COUNTS, PICOJOULES, heading, number, unit_for
@@ -146,6 +148,15 @@ def _axes(_ctx: click.Context, _param: click.Parameter, text: str) -> tuple[str,
     help="How to train, as for 'energysim train'. Options below override it.",
 )
 @recipe_options
+@adversarial
+@click.option(
+    "--attack",
+    "attack_word",
+    metavar="fgsm:RADIUS|pgd:RADIUS",
+    help="Measure accuracy on changed test images too, and draw it below. More behind it: "
+    "pgd:8/255,steps=50,restarts=5,length=0.01",
+)
+@attack_images
 @click.option(
     "--per-class",
     type=click.IntRange(1),
@@ -194,6 +205,9 @@ def command(
     width: float,
     side: int | None,
     recipe_name: str,
+    adversarial: str | None,
+    attack_word: str | None,
+    attack_images: int | None,
     per_class: int | None,
     out: Path,
     threads: int | None,
@@ -232,8 +246,12 @@ def command(
     hardware = [load_hardware(name) for name in machines]
     _check_names(hardware)
     asked = methods_named(methods, densities)
-    given = {key: own[key] for key in OWN if own[key] is not None}
+    own["adversarial"] = adversarial
+    given = {key: own[key] for key in (*OWN, "adversarial") if own[key] is not None}
+    attacks = attacks_of(() if attack_word is None else (attack_word,), attack_images)
     setting = _setting(net, data, per_class, (width, side), recipe_name, given, seeds, out, threads)
+    if attacks:
+        setting = replace(setting, attack=attacks[0], attacked=attack_images)
     _refuse(asked, setting)
     found = _trained(asked, setting, quiet=quiet)
     with render.progress(visible=not quiet) as tell:
@@ -244,6 +262,7 @@ def command(
             batches,
             training="training-energy" in axes,
             all_seeds=not first_seed,
+            attack=setting.attack,
             cache=None if no_cache else Cache(folder()),
             progress=tell,
             objective=objectives[0],
@@ -411,6 +430,8 @@ def grid(found: Comparison) -> Grid:
         columns.append(
             Column("±", ["-" if each.std is None else f"{each.std:.2f}" for each in points])
         )
+    if found.attack:
+        columns.append(Column("attacked [%]", [f"{each.robust_percent:.2f}" for each in points]))
     columns += [
         _figures("parameters", [each.parameters for each in points], COUNTS),
         _figures("effective MACs", [each.effective_macs for each in points], COUNTS),
@@ -433,6 +454,8 @@ def _energies(found: Comparison, order: Sequence[int]) -> Iterator[Column]:
     many = len(found.hardware) * len(found.batches) > 1
     names = ["energy", *(["training-energy"] if found.trains else [])]
     for panel in found.panels([AXES[name] for name in names]):
+        if panel.robust:
+            continue
         costs = found.costs(panel)
         scale, unit = unit_for([each * 1e9 for each in costs], PICOJOULES)
         front = found.front(panel)
@@ -460,6 +483,8 @@ def _title(found: Comparison) -> str:
 def _footer(found: Comparison) -> Iterator[str]:
     yield "* on the front of accuracy and that cost: nothing is as good by both and better by one"
     yield "accuracy: after the last epoch, on test images; energy: per image, best mappings"
+    if found.attack:
+        yield f"attacked: {found.attack}"
     if any(len(each.runs[0].jobs) > 1 for each in found.points):
         yield "tucker2: ranks and first weights are those of the dense network, trained before"
     if found.job.data.synthetic:

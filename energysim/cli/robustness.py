@@ -18,6 +18,12 @@ if TYPE_CHECKING:
 NESTED = ("rewire", "density", "adversarial")
 """Options that make a group of fields of a recipe."""
 
+adversarial = click.option(
+    "--adversarial",
+    metavar="RADIUS",
+    help="Learn from images as they are and from what PGD makes of them, each pixel changed by "
+    "up to this share of its range. More behind it: 8/255,steps=7,clean_share=0.5",
+)
 nested_options = options.together(
     click.option(
         "--rewire",
@@ -30,14 +36,15 @@ nested_options = options.together(
         type=click.FloatRange(0, 1, min_open=True),
         help="Share of the weights that are live, with --rewire.  [default: 0.1]",
     ),
-    click.option(
-        "--adversarial",
-        metavar="RADIUS",
-        help="Learn from images as they are and from what PGD makes of them, each pixel changed by "
-        "up to this share of its range. More behind it: 8/255,steps=7,clean_share=0.5",
-    ),
+    adversarial,
 )
 
+attack_images = click.option(
+    "--attack-images",
+    type=click.IntRange(1),
+    metavar="COUNT",
+    help="Attack the first so many test images.  [default: all]",
+)
 attack_options = options.together(
     click.option(
         "--attack",
@@ -47,12 +54,7 @@ attack_options = options.together(
         help="Measure accuracy on changed test images too; again for more attacks. More behind it: "
         "pgd:8/255,steps=50,restarts=5,length=0.01",
     ),
-    click.option(
-        "--attack-images",
-        type=click.IntRange(1),
-        metavar="COUNT",
-        help="Attack the first so many test images.  [default: all]",
-    ),
+    attack_images,
 )
 
 

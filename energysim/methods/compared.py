@@ -18,6 +18,7 @@ from energysim.methods.trained import Failed, Trained, by_method
 from energysim.network import Network
 from energysim.pareto import non_dominated
 from energysim.simulate import simulate
+from energysim.train.attacks import Attack
 from energysim.train.job import Job
 
 if TYPE_CHECKING:
@@ -84,6 +85,29 @@ class Point:
         return 100 * stdev(each.top1 for each in self.runs)
 
     @property
+    def robust_percent(self) -> float | None:
+        """Mean accuracy under the attack, where there was one."""
+        values = self._robust
+        return 100 * mean(values) if values else None
+
+    @property
+    def robust_std(self) -> float | None:
+        """Its standard deviation; None of one seed."""
+        values = self._robust
+        return 100 * stdev(values) if len(values) > 1 else None
+
+    @property
+    def _robust(self) -> list[float]:
+        return [each.robust for each in self.runs if each.robust is not None]
+
+    def accuracy(self, *, robust: bool) -> tuple[float, float | None]:
+        """Mean and spread of accuracy [%], as images are or under the attack."""
+        if not robust:
+            return self.percent, self.std
+        assert self.robust_percent is not None
+        return self.robust_percent, self.robust_std
+
+    @property
     def parameters(self) -> float:
         """Mean over seeds."""
         return mean(each.network.parameters for each in self.runs)
@@ -114,6 +138,8 @@ class Panel:
     axis: Axis
     hardware: str = ""
     batch: int = 0
+    robust: bool = False
+    """accuracy is that under the attack"""
 
 
 @dataclass(frozen=True)
@@ -131,17 +157,18 @@ class Comparison:
     """any one: what they have in common"""
     trains: bool
     """whether energies of training are known"""
+    attack: str = ""
+    """with its strength, where accuracy under one is known"""
 
     def panels(self, axes: Sequence[Axis]) -> tuple[Panel, ...]:
-        """All that accuracy can be set against."""
-        found: list[Panel] = []
-        for axis in axes:
-            for hardware in self.hardware if axis.of_hardware else ("",):
-                found += [
-                    Panel(axis, hardware, batch)
-                    for batch in (self.batches if axis.of_batch else (0,))
-                ]
-        return tuple(found)
+        """All that accuracy can be set against, and then accuracy under the attack."""
+        return tuple(
+            Panel(axis, hardware, batch, robust)
+            for robust in ((False, True) if self.attack else (False,))
+            for axis in axes
+            for hardware in (self.hardware if axis.of_hardware else ("",))
+            for batch in (self.batches if axis.of_batch else (0,))
+        )
 
     def costs(self, panel: Panel) -> list[float]:
         """Of each point."""
@@ -149,7 +176,7 @@ class Comparison:
 
     def front(self, panel: Panel) -> tuple[bool, ...]:
         """Of each point, whether no other one is as good by both and better by one."""
-        pairs = [(cost, -point.percent)
+        pairs = [(cost, -point.accuracy(robust=panel.robust)[0])
                  for cost, point in zip(self.costs(panel), self.points, strict=True)]  # fmt: skip
         return tuple(map(bool, non_dominated(np.array(pairs))))
 
@@ -187,6 +214,9 @@ class Comparison:
             "seeds": len(point.runs),
             "accuracy_percent": point.percent,
             "std_percent": point.std,
+            "attack": self.attack or None,
+            "robust_percent": point.robust_percent,
+            "robust_std_percent": point.robust_std,
             "parameters": point.parameters,
             "macs": mean(each.network.macs for each in point.runs),
             "effective_macs": point.effective_macs,
@@ -208,6 +238,7 @@ def compare_trained(
     *,
     training: bool = False,
     all_seeds: bool = True,
+    attack: Attack | None = None,
     cache: Cache | None = None,
     progress: Callable[[int, int, str], None] | None = None,
     **settings: Any,
@@ -227,6 +258,8 @@ def compare_trained(
     all_seeds : bool
         Take the mean over the networks of all seeds; else count that of the first one, where they
         differ.
+    attack : Attack, optional
+        That accuracies were measured under too.
     cache : Cache, optional
         Of mappings.
     progress : callable, optional
@@ -271,8 +304,9 @@ def compare_trained(
         raise InputError(f"no method came to anything.{why}")
     names = tuple(each.name for each in hardware)
     return Comparison(
-        tuple(points), tuple(failed), network, names, tuple(batches), trained[0].jobs[-1], training
-    )
+        tuple(points), tuple(failed), network, names, tuple(batches), trained[0].jobs[-1], training,
+        "" if attack is None else attack.name,
+    )  # fmt: skip
 
 
 def _distinct(runs: Sequence[Trained]) -> Sequence[Trained]:

@@ -15,8 +15,10 @@ from energysim.network import Network, Scale
 from energysim.prune import BY_DATA, prune
 from energysim.prune import METHODS as PRUNING
 from energysim.sparsity.maskfile import MaskFile
+from energysim.train.attacked import settings
+from energysim.train.attacks import Attack
 from energysim.train.data import Batch, Dataset, in_order
-from energysim.train.grid import run_all
+from energysim.train.grid import Row, run_all
 from energysim.train.job import NUMPY, Job
 from energysim.train.recipe import Recipe, Rewire
 from energysim.train.record import MASKS, WEIGHTS_FILE
@@ -41,6 +43,10 @@ class Setting:
     backend: str = NUMPY
     threads: int | None = None
     device: str = "cpu"
+    attack: Attack | None = None
+    """that accuracy is measured under too"""
+    attacked: int | None = None
+    """test images that are attacked, from the first; by default all"""
 
     @classmethod
     def of(
@@ -53,6 +59,8 @@ class Setting:
         out: Path,
         scale: Scale = FILE_SIZE,
         threads: int | None = None,
+        attack: Attack | None = None,
+        attacked: int | None = None,
     ) -> Setting:
         """Take a network by name or path, with as many classes as the images have.
 
@@ -70,6 +78,10 @@ class Setting:
             Of the network.
         threads : int, optional
             Cores to train with.
+        attack : Attack, optional
+            Measure accuracy under it too.
+        attacked : int, optional
+            Attack the first so many test images; by default all.
         """
         classes = len(data.classes)
 
@@ -80,7 +92,9 @@ class Setting:
             side = scale.side or load_network(net).input_size[1]
             return load_network(name, scale=Scale(width, side, classes))
 
-        return cls(load, data, recipe, tuple(seeds), out, threads=threads)
+        return cls(
+            load, data, recipe, tuple(seeds), out, threads=threads, attack=attack, attacked=attacked
+        )
 
     @property
     def network(self) -> Network:
@@ -99,6 +113,8 @@ class Trained:
     top1: float
     jobs: tuple[Job, ...] = field(repr=False)
     """all runs it took, its own last"""
+    robust: float | None = None
+    """share of attacked images that is told right, where some were"""
 
 
 @dataclass(frozen=True)
@@ -156,15 +172,16 @@ def _trained(
         If there is no such network, or training comes to nothing.
     """
 
-    def done(job: Job) -> tuple[Path, float]:
+    def done(job: Job, attacks: Sequence[Attack] = ()) -> tuple[Path, Row]:
         (attempt,) = run_all(
             [job], setting.out, threads=setting.threads, device=setting.device, tell=tell,
+            attacks=attacks, attacked=setting.attacked,
             begin=None if begin is None else partial(begin, method),
         )  # fmt: skip
         if attempt.row is None:
             assert attempt.problem is not None
             raise attempt.problem
-        return setting.out / job.name, attempt.row["top1"]
+        return setting.out / job.name, attempt.row
 
     def job(
         network: Network, recipe: Recipe = setting.recipe, weights: Weights | None = None
@@ -189,10 +206,20 @@ def _trained(
     else:
         network = network_of(method, seed, setting)
     own = job(network, recipe, weights)
-    folder, top1 = done(own)
+    attack = setting.attack
+    folder, row = done(own, () if attack is None else (attack,))
     if method.name == DNR:
         network = network.with_masks(MaskFile.open(folder / MASKS))
-    return Trained(method, seed, network, top1, (*before, own))
+    robust = None if attack is None else _robust(row, attack, setting)
+    return Trained(method, seed, network, row["top1"], (*before, own), robust)
+
+
+def _robust(row: Row, attack: Attack, setting: Setting) -> float:
+    """Find the accuracy under an attack in a record."""
+    images = min(setting.attacked or len(setting.data.test), len(setting.data.test))
+    asked = settings(attack, images)
+    (found,) = (each for each in row["robust"] if all(each[word] == asked[word] for word in asked))
+    return float(found["robust_top1"])
 
 
 def network_of(method: Method, seed: int, setting: Setting) -> Network:

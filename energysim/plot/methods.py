@@ -11,7 +11,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.lines import Line2D
 
-from energysim.methods import AXES, Comparison, Family, Panel, Point
+from energysim.methods import AXES, Comparison, Family, Panel
 from energysim.plot.bars import JOULES
 from energysim.plot.beside import Label, place_labels
 from energysim.plot.pareto import LOGARITHMIC, SECONDS, dark, draw_front, plain_ticks
@@ -127,11 +127,13 @@ def _title(found: Comparison) -> tuple[str, ...]:
     job = found.job
     seeds = max(len(each.runs) for each in found.points)
     drawn = ("SYNTHETIC images",) if job.data.synthetic else ()
+    attack = (f"attack: {found.attack}",) if found.attack else ()
     return (
         f"Accuracy of {found.network.name} made cheap",
         job.data.name,
         f"{job.recipe.epochs} epochs",
         f"{seeds} seeds" if seeds > 1 else "1 seed: differences may be chance",
+        *attack,
         *drawn,
     )
 
@@ -144,22 +146,25 @@ def _draw(
     costs, unit = _scaled(found, panel)
     axes.tick_params(labelsize=size)
     axes.set_xlabel(heading(panel.axis.label, unit), fontsize=size)
-    axes.set_ylabel("top-1 [%]", fontsize=size)
+    axes.set_ylabel("top-1 under attack [%]" if panel.robust else "top-1 [%]", fontsize=size)
     words = [panel.hardware, f"batch {panel.batch}" if panel.batch else ""]
     axes.set_title(" · ".join(filter(None, words)), fontsize=size, loc="left", color=INK)
-    _limits(axes, costs, found.points)
+    accuracies = [each.accuracy(robust=panel.robust) for each in found.points]
+    _limits(axes, costs, accuracies)
     fronts = found.front(panel)
-    for point, cost, front in zip(found.points, costs, fronts, strict=True):
+    for point, cost, front, (percent, std) in zip(
+        found.points, costs, fronts, accuracies, strict=True
+    ):
         look = looks[point.method.name]
-        if point.std:
-            axes.plot((cost, cost), (point.percent - point.std, point.percent + point.std),
+        if std:
+            axes.plot((cost, cost), (percent - std, percent + std),
                       color=dark(look.colour), linewidth=0.5, alpha=0.6, zorder=2,
                       solid_capstyle="butt")  # fmt: skip
-        axes.plot(cost, point.percent, marker=look.marker, markersize=size * MARKER,
+        axes.plot(cost, percent, marker=look.marker, markersize=size * MARKER,
                   color=look.colour, markeredgecolor=dark(look.colour), markeredgewidth=0.5,
                   linestyle="", zorder=4 if front else 3)  # fmt: skip
-    on_front = [(cost, point.percent) for cost, point, front
-                in zip(costs, found.points, fronts, strict=True) if front]  # fmt: skip
+    on_front = [(cost, percent) for cost, (percent, _), front
+                in zip(costs, accuracies, fronts, strict=True) if front]  # fmt: skip
     steps = draw_front(axes, on_front)
     plain_ticks(axes)
     return axes, steps
@@ -173,7 +178,9 @@ def _scaled(found: Comparison, panel: Panel) -> tuple[list[float], str]:
     return [each / scale for each in costs], unit
 
 
-def _limits(axes: Axes, costs: Sequence[float], points: Sequence[Point]) -> None:
+def _limits(
+    axes: Axes, costs: Sequence[float], accuracies: Sequence[tuple[float, float | None]]
+) -> None:
     low, high = min(costs), max(costs)
     if low > 0 and high > LOGARITHMIC * low:
         axes.set_xscale("log")
@@ -182,8 +189,8 @@ def _limits(axes: Axes, costs: Sequence[float], points: Sequence[Point]) -> None
     else:
         margin = 0.1 * (high - low) or 0.1 * high or 1.0
         axes.set_xlim(max(0.0, low - margin), high + margin)
-    least = min(each.percent - (each.std or 0) for each in points)
-    most = max(each.percent + (each.std or 0) for each in points)
+    least = min(percent - (std or 0) for percent, std in accuracies)
+    most = max(percent + (std or 0) for percent, std in accuracies)
     room = 0.12 * (most - least) or 1.0
     axes.set_ylim(least - room, most + room)
 
@@ -198,21 +205,24 @@ def _write_names(
     size = words_pt(axes.get_figure(root=True).get_figwidth())  # type: ignore[union-attr]
     costs, _ = _scaled(found, panel)
     looks = method_looks(found)
+    percents = [each.accuracy(robust=panel.robust)[0] for each in found.points]
     named = [
         Label(
             point.method.label,
             cost,
-            point.percent,
+            percent,
             {"fontsize": size - 1, "color": dark(looks[point.method.name].colour)},
             size * MARKER / 2,
         )
-        for point, cost, front in zip(found.points, costs, found.front(panel), strict=True)
+        for point, cost, percent, front in zip(
+            found.points, costs, percents, found.front(panel), strict=True
+        )
         if front or point.method.name == "dense"
     ]
     place_labels(
         axes,
         named,
-        points=np.column_stack([costs, [each.percent for each in found.points]]),
+        points=np.column_stack([costs, percents]),
         lines=steps,
         radius_pt=size * MARKER / 2,
     )
