@@ -269,6 +269,18 @@ def test_a_densely_connected_block_gives_the_same_scores_shrunken() -> None:
     assert written_and_read(small.network).layers == small.network.layers
 
 
+def test_mixture_norms_keep_all_channels_that_they_read() -> None:
+    network = es.load_network("digits_cnn").with_norm("mixture:2")
+    small = shrunk(network.with_masks({"conv4": np.arange(32) < 20, "fc": np.arange(32) < 9}))
+    assert small.network.layer("conv3").output[0] == 32
+    assert small.network.effective_macs == small.liveness.macs
+    before, after = (Model.of(each, dtype=np.float64) for each in (small.before, small.network))
+    weights, x = begun(small.before), images(small.before)
+    np.testing.assert_allclose(
+        after.forward(cut(small, weights), x)[0], before.forward(weights, x)[0], rtol=1e-12
+    )
+
+
 def test_a_dense_network_stays_as_it_is() -> None:
     for name in ("resnet18_ps", "shufflenet_v2", "unet"):
         network = es.load_network(name)

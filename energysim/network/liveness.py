@@ -18,7 +18,8 @@ the images keep them from being a part of the next bias.
 
 Everything is by channel: of a linear layer that reads images, the weights of all positions of a
 channel stand together. A tap that no position has an image under is as good as masked. Products of
-two activations, softmax and layer norms mix all their channels, and so need all of them.
+two activations, softmax, layer norms and mixture norms are taken to mix all their channels, and so
+need all of them.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ from energysim.network.types import NETWORK_INPUT, Activation, Layer, LayerKind,
 
 Flags = npt.NDArray[np.bool_]
 
-MIXING = frozenset({LayerKind.MATMUL, LayerKind.SOFTMAX, LayerKind.LAYER_NORM})
+MIXING = frozenset(
+    {LayerKind.MATMUL, LayerKind.SOFTMAX, LayerKind.LAYER_NORM, LayerKind.MIXTURE_NORM}
+)
 """Kinds of layer of which each output channel may depend on all channels that it reads."""
 
 BY_OPERAND = frozenset({LayerKind.ADD, LayerKind.MULTIPLY, LayerKind.MATMUL})

@@ -9,7 +9,7 @@ it:
   in any of them. An operand that only adds zeros is left out, and a sum of one operand gives way to
   it where its activation function can move there or does nothing;
 - groups of a convolution stay equally large, at the size of the largest, or go as a whole;
-- products of activations, softmax and layer norms keep all channels that they read;
+- products of activations, softmax, layer norms and mixture norms keep all channels that they read;
 - outputs stay, and a layer that stays has at least one filter, one channel to read and one weight.
 
 Channels that stay for their shape alone have no live weight. What is left of a mask stays a mask.

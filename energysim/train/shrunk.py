@@ -70,6 +70,8 @@ def cut(found: Shrunk, arrays: Arrays) -> Arrays:
         if word == WEIGHT:
             some = found.cuts[layer]
             made[name] = np.asarray(some.of(array) * some.live, array.dtype)
+        elif found.channels[layer].size == found.before.layer(layer).output[0]:
+            made[name] = array.copy()  # numbers of a mixture do not stand by channel
         else:
             made[name] = array[found.channels[layer]]
     return made
