@@ -37,7 +37,7 @@ from energysim.sparsity import PATTERNS
 from energysim.train.attacks import Attack
 from energysim.train.data import digits
 from energysim.train.job import Job
-from energysim.train.recipe import Adversarial, Recipe
+from energysim.train.recipe import Adversarial, Recipe, Rewire
 
 QUICK = Recipe(epochs=1, batch=64, lr=0.05)
 
@@ -102,6 +102,54 @@ def test_networks_are_those_of_the_methods(tmp_path: Path) -> None:
         assert live == pytest.approx(0.2 * total, rel=0.01)
     synflow = prune(own.network, "synflow", 0.2, seed=3).network
     assert network_of(Method("synflow", Family.PRUNING, 0.2), 3, own) == synflow
+
+
+def test_random_supports_follow_the_seed(tmp_path: Path) -> None:
+    own = setting(tmp_path)
+    for name in ("pSC2", "2:4"):
+        (method,) = named(name)
+        first = network_of(method, 0, own)
+        assert first == own.network.with_pattern(name)
+        other = network_of(method, 1, own)
+        for one, two in zip(first.layers, other.layers, strict=True):
+            if one.pattern != "dense":
+                assert one.mask.nonzeros == two.mask.nonzeros
+                assert (one.mask.array() != two.mask.array()).any()
+    (periodic,) = named("PS2_P6")
+    assert network_of(periodic, 0, own) == network_of(periodic, 1, own)
+
+
+def test_rewiring_of_a_recipe_is_of_dnr_alone(tmp_path: Path) -> None:
+    how = Rewire(mode="channel", share=0.3, density=0.9)  # type: ignore[arg-type]
+    own = replace(setting(tmp_path), recipe=QUICK.model_copy(update={"rewire": how}))
+    dense, dnr = train_all(named("dense", "dnr@0.5"), own)
+    assert isinstance(dense, Trained)
+    assert isinstance(dnr, Trained)
+    assert dense.jobs[-1].recipe.rewire is None
+    assert dnr.jobs[-1].recipe.rewire == how.model_copy(update={"density": 0.5})
+
+
+def test_runs_that_stop_early_count_what_they_took(cache: Cache, tmp_path: Path) -> None:
+    recipe = QUICK.model_copy(update={"epochs": 9, "validation": 0.5, "stop_after": 1, "lr": 5.0})
+    (run,) = train_all(named("dense"), replace(setting(tmp_path), recipe=recipe))
+    assert isinstance(run, Trained)
+    assert run.epochs[0] < 9
+    found = compare_trained([run], load(None, 1.0), [es.load_hardware("edge_tpu")], (1,),
+                            training=True, cache=cache)  # fmt: skip
+    step = es.simulate(load(None, 1.0), es.load_hardware("edge_tpu"), batch=64, phase="training",
+                       cache=cache)  # fmt: skip
+    steps = 60 / 64 * run.epochs[0]
+    assert found.points[0].training["edge_tpu"] == pytest.approx(step.total_energy_mj * steps)
+
+
+def test_a_run_without_its_weights_is_told(tmp_path: Path) -> None:
+    own = setting(tmp_path)
+    (run,) = train_all(named("dense"), own)
+    assert isinstance(run, Trained)
+    (tmp_path / run.jobs[-1].name / "weights.npz").unlink()
+    (found,) = train_all(named("dense"), replace(own, attack=Attack.named("fgsm:0.1")))
+    assert isinstance(found, Failed)
+    assert "weights.npz" in found.why
 
 
 def test_the_widest_network_within_the_parameters() -> None:
@@ -197,8 +245,9 @@ def test_the_front_is_that_of_all_pairs(comparison: Comparison) -> None:
 def test_attacked_images_cost_passes() -> None:
     recipe = QUICK.model_copy(update={"adversarial": Adversarial(radius=0.1, steps=7)})
     job = Job(load(None, 1.0), digits(), recipe, 0)
-    assert passes_of(job) == 9
-    assert passes_of(Job(load(None, 1.0), digits(), QUICK, 0)) == 1
+    assert passes_of(job) == {"forward": 9, "recompute": 9, "input_grad": 9, "weight_grad": 2,
+                             "update": 1}  # fmt: skip
+    assert set(passes_of(Job(load(None, 1.0), digits(), QUICK, 0)).values()) == {1}
 
 
 def test_nothing_comes_to_nothing() -> None:

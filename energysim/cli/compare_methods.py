@@ -297,7 +297,7 @@ def _trained(methods: Sequence[Method], setting: Setting, *, quiet: bool) -> lis
             show.called = method.label
             show.begin(job)
 
-        for each in train_all(methods, setting, tell=show.tell, begin=begin):
+        for each in train_all(methods, setting, tell=show.tell, begin=begin, struck=show.strike):
             show.over()
             found.append(each)
     return found
@@ -370,10 +370,17 @@ def _refuse(methods: Sequence[Method], setting: Setting) -> None:
     InputError
         If the network has a pattern, or can't be trained on the images.
     """
+    from energysim.network import LayerKind
     from energysim.train.job import Job
     from energysim.train.model import refuse_untrainable
 
     network = setting.network
+    if setting.recipe.rewire is not None and all(each.name != "dnr" for each in methods):
+        raise InputError("the recipe rewires: only method dnr does that, at a density of its own")
+    if setting.attack is not None and any(
+        layer.kind == LayerKind.MIXTURE_NORM for layer in network.layers
+    ):
+        raise InputError(f"{network.name} has mixture norms: they can't be attacked")
     if network.pattern != "dense":
         raise InputError(
             f"{network.name} has pattern {network.pattern}: methods begin with a dense network"
@@ -409,7 +416,7 @@ def _text(found: Comparison, target: options.Target) -> str:
             "network": found.network.name,
             "dataset": job.data.name,
             "synthetic": job.data.synthetic,
-            "recipe": job.recipe.model_dump(mode="json"),
+            "recipe": job.recipe.model_dump(mode="json") | {"rewire": None},
             "failed": list(failed_lines(found.failed)),
         }
         return render.as_json({"comparison": about, "methods": found.rows()})

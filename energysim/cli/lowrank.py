@@ -110,8 +110,8 @@ ONLY_LEARNT = ("data", "recipe", "epochs", "lr", "keep")
     "--output",
     type=click.Path(path_type=Path),
     metavar="FILE.yaml",
-    help=f"Write the network of low rank; its weights go beside it, as FILE{WEIGHTS}, for "
-    "'energysim train --begin'.  [default: write nothing]",
+    help="Write the network of low rank; with --weights or after a search its weights go beside "
+    f"it, as FILE{WEIGHTS}, for 'energysim train --begin'.  [default: write nothing]",
 )
 @options.quiet
 def command(
@@ -156,7 +156,7 @@ def command(
     cost = cost or ("macs" if hw is None else "energy")
     settings = _settings(cost, hw, own)
     _check_learnt(way, own)
-    _check_output(output)
+    _check_output(output, weights, own["keep"], net)
     network = load_network(net, scale=Scale(width, side, classes))
     found = None if weights is None else Weights.load(weights)
     learning = _learning(network, own) if way == "search" else None
@@ -198,6 +198,9 @@ def _settings(cost: str, hw: str | None, own: dict[str, Any]) -> dict[str, Any]:
         if hw is None:
             raise click.UsageError(f"--cost {cost} needs --hw, such as --hw edge_tpu")
         return settings | {"objective": cost}
+    for word, usual in (("batch", 1), ("dataflow", None), ("residency", None)):
+        if settings[word] != usual:
+            raise click.UsageError(f"--{word} needs --hw: {cost} are the same on any")
     if hw is not None:
         raise click.UsageError(f"--cost {cost} needs no --hw: leave it out, or take --cost energy")
     return {}
@@ -215,13 +218,14 @@ def _check_learnt(way: str, own: dict[str, Any]) -> None:
         raise click.UsageError(f"--{given[0]} belongs to --by search")
 
 
-def _check_output(output: Path | None) -> None:
+def _check_output(output: Path | None, *read: Path | str | None) -> None:
     if output is None:
         return
     if output.suffix not in (".yaml", ".yml"):
         raise click.BadParameter(
             f"'{output}' is no .yaml file, as those of networks are", param_hint="'-o'"
         )
+    options.refuse_overwriting((output, _beside(output)), read)
     for path in (output, _beside(output)):
         check_writable(path)
 
@@ -291,6 +295,7 @@ def _grid(low: Lowered, *, drawn: bool) -> Grid:
 
     rows, totals = low.rows(), low.totals()
     macs = [row["macs_before"] for row in rows]
+    before = sum(row["cost_before"] for row in rows)
     columns = [
         Column("layer", [row["layer"] for row in rows], "total", right=False, narrow="cut"),
         Column("channels", [f"{row['in_channels']} > {row['out_channels']}" for row in rows]),
@@ -302,7 +307,7 @@ def _grid(low: Lowered, *, drawn: bool) -> Grid:
         Column(
             f"{WORDS[low.cost]} [%]",
             [f"{100 * row['cost'] / row['cost_before']:.3g}" for row in rows],
-            f"{100 * low.kept:.3g}",
+            f"{100 * sum(row['cost'] for row in rows) / before:.3g}",
         ),
     ]
     if low.probabilities is not None:
@@ -316,7 +321,8 @@ def _grid(low: Lowered, *, drawn: bool) -> Grid:
         )
     )
     footer = [f"whole network: {changed}; {100 * low.kept:.3g} % of {WORDS[low.cost]}"]
-    footer.append("kept: share of the kernel's squared length; map words: each map once a layer")
+    given = "given kernel's" if low.probabilities is not None else "kernel's"
+    footer.append(f"kept: share of the {given} squared length; map words: each map once a layer")
     if drawn:
         footer.append("kernels as before training: give --weights of a trained network")
     return Grid(tuple(columns), f"{low.dense.name} · Tucker-2 · by {low.way}", tuple(footer))

@@ -409,6 +409,20 @@ def seconds(text: str | None) -> float | None:
     return value * units[unit]
 
 
+def refuse_overwriting(written: Iterable[Path], read: Iterable[Path | str | None]) -> None:
+    """Refuse to write over what a command reads.
+
+    Raises
+    ------
+    UsageError
+        If a file is among both.
+    """
+    given = {Path(each).resolve() for each in read if each is not None}
+    for path in written:
+        if path.resolve() in given:
+            raise click.UsageError(f"{path} is read by the same command: write to another file")
+
+
 def together(*decorators: Callable[[Decorated], Decorated]) -> Callable[[Decorated], Decorated]:
     """One decorator for several options, in the order of the help."""
 

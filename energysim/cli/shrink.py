@@ -74,7 +74,9 @@ def command(
     from energysim.network import Scale
     from energysim.network.shrink import shrunk
 
-    for path in [] if output is None else [output, *_beside(output)]:
+    written = [] if output is None else [output, *_beside(output)]
+    options.refuse_overwriting(written, (masks, weights, net))
+    for path in written:
         check_writable(path)
     network = load_network(net, scale=Scale(width, side, classes), masks=masks)
     if weights is None:

@@ -91,7 +91,7 @@ class Lowered:
                 "out_channels": layer.shape.dims[2],
                 "r1": None if ranks is None else ranks[0],
                 "r2": None if ranks is None else ranks[1],
-                "kept": float(self.menu.kept[name][place]),
+                "kept": float(self.menu.kept[name][place]),  # of the kernels as they were given
                 "weights_before": layer.weights,
                 "weights": now.weights,
                 "macs_before": layer.macs,
@@ -175,7 +175,8 @@ def lower(
     if (way == SEARCH) != (learning is not None):
         raise InputError("a search needs images and a recipe" if way == SEARCH else
                          f"{way} learns nothing from images")  # fmt: skip
-    begun = weights if weights is not None else drawn_weights(network, seed)
+    recipe = Recipe() if learning is None else learning.recipe
+    begun = weights if weights is not None else drawn_weights(network, seed, recipe)
     begun.fitted(network)  # refuses those of another network
     kernels = {
         layer.name: begun.arrays[f"{layer.name}.{WEIGHT}"]
@@ -206,9 +207,9 @@ def lower(
     return Lowered(network, low, arrays, menu, choice, cost, way, share, sure)
 
 
-def drawn_weights(network: Network, seed: int) -> Weights:
+def drawn_weights(network: Network, seed: int, recipe: Recipe) -> Weights:
     """Weights that a training with a seed begins with."""
     own = np.random.SeedSequence(seed).spawn(1)[0]
-    vector = start(network, np.random.default_rng(own))
+    vector = start(network, np.random.default_rng(own), recipe.init, gamma=recipe.gamma)
     views = Layout.of(network).views(vector)
     return Weights.of(network, views, running_start(network))

@@ -103,7 +103,8 @@ class Menu:
         if least > share * self.dense * (1 + ROUNDING):
             raise InputError(
                 f"{self.network.name}: the cheapest ranks keep {100 * least / self.dense:.3g} % of"
-                f" the cost, not {100 * share:.3g} %: more options allow smaller ranks"
+                f" the cost, not {100 * share:.3g} %. More options, or a smaller multiple, allow"
+                " smaller ranks"
             )
         return share * self.dense
 
@@ -201,15 +202,14 @@ def kept_of(kernel: Floats, options: Sequence[Ranks | None]) -> npt.NDArray[np.f
 def _counted(
     network: Network, ranks: Mapping[str, Sequence[Ranks | None]], cost: str
 ) -> tuple[dict[str, npt.NDArray[np.float64]], float]:
-    word = "weights" if cost == "parameters" else "macs"
     costs = {}
     for name, options in ranks.items():
         layer = network.layer(name)
         costs[name] = np.array(
-            [float(getattr(layer if each is None else Chain(layer, each), word))
+            [float(getattr(layer if each is None else Chain(layer, each), cost))
              for each in options]
         )  # fmt: skip
-    rest = sum(float(getattr(each, word)) for each in network.layers if each.name not in ranks)
+    rest = sum(float(getattr(each, cost)) for each in network.layers if each.name not in ranks)
     return costs, rest
 
 
@@ -374,5 +374,5 @@ def drawn(menu: Menu, budget: float, rng: np.random.Generator) -> dict[str, int]
 def _too_dear(menu: Menu, budget: float) -> InputError:
     return InputError(
         f"{menu.network.name}: no ranks within {100 * budget / menu.dense:.3g} % of the cost are"
-        " found so: more options allow smaller ones"
+        " found so. More options, or a smaller multiple, allow smaller ones"
     )

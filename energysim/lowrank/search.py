@@ -21,9 +21,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from energysim.errors import InputError
 from energysim.lowrank.ranks import Choice, Menu, cheapest
 from energysim.lowrank.tucker import CORE, REDUCE, Floats, Ranks, bases, tucker2, with_ranks
-from energysim.network import Network
+from energysim.network import LayerKind, Network
 from energysim.train import ops
 from energysim.train.checkpoint import Checkpoint
 from energysim.train.data import Batch, Dataset, batches
@@ -41,6 +42,8 @@ ENDS = 2
 
 GATE = "gate."
 """Begins the names of arrays of the gates in a file that keeps a search."""
+
+LEAST_EPOCHS = 2
 
 LEAST_MATCHING = 0.01
 """Share of the matching that is left at the end."""
@@ -224,7 +227,7 @@ def search(
         Of the network, trained or not.
     data : Dataset
     recipe : Recipe
-        Of the weights; its epochs are those of the search.
+        Of the weights; its epochs are those of the search. Batches are not cut into shards.
     settings : Settings, optional
     seed : int
         Of order, augmentation and gates.
@@ -236,13 +239,15 @@ def search(
     Raises
     ------
     InputError
-        If the weights are of another network, no ranks are within the budget, or the file is of
-        another search.
+        If the weights are of another network, no ranks are within the budget, the file is of
+        another search, the recipe has what a search does not do or less than two epochs, or the
+        network has mixture norms.
     DivergedError
         If the loss is no number any more.
     KeyboardInterrupt
         When interrupted; says what is kept.
     """
+    _check(menu.network, recipe)
     menu.budget(min(1.0, budget / menu.dense))  # refuses one that no ranks are within
     with one_blas_thread():
         found = _Search(menu, budget, begin, data, recipe, settings or Settings(), seed, path)
@@ -250,6 +255,26 @@ def search(
             return found.run(tell)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(found.kept()) from None
+
+
+def _check(network: Network, recipe: Recipe) -> None:
+    """Refuse what a search does not do.
+
+    Raises
+    ------
+    InputError
+    """
+    if recipe.epochs < LEAST_EPOCHS:
+        raise InputError(
+            f"a search takes {LEAST_EPOCHS} epochs or more, as gates learn from the second on, got"
+            f" {recipe.epochs}"
+        )
+    others = ("rewire", "adversarial", "validation", "stop_after")
+    for word in others:
+        if getattr(recipe, word):
+            raise InputError(f"a search does without {word}: leave it out of the recipe")
+    if any(layer.kind == LayerKind.MIXTURE_NORM for layer in network.layers):
+        raise InputError(f"{network.name} has mixture norms, whose statistics a search loses")
 
 
 class _Search:
@@ -325,7 +350,7 @@ class _Search:
         self._look()
         summed, done = Score(), 0
         for number, batch in enumerate(self._batches()):
-            got = self._learn_weights(batch, self.recipe.learning_rate(epoch, number, steps), epoch)
+            got = self._learn_weights(batch, self._rate(epoch, number, steps), epoch)
             self._check(got, "weights", epoch, number)
             summed += got
             done += 1
@@ -338,6 +363,9 @@ class _Search:
                 done += 1
                 told(done, got.loss / got.images)
         self.losses += (summed.loss / summed.images,)
+
+    def _rate(self, epoch: int, step: int, steps: int) -> float:
+        return self.recipe.learning_rate(epoch, step, steps, self.losses)
 
     def _checkpoint(self) -> Checkpoint:
         own: Arrays = {"gate_steps": np.array([float(self.gate_steps)])}
@@ -362,7 +390,7 @@ class _Search:
             self.chance[word].bit_generator.state = state
 
     def _found(self) -> Found:
-        shares = {name: gates(a, self.settings.cold) for name, a in self.a.items()}
+        shares = {name: gates(a, 1.0) for name, a in self.a.items()}  # as noise draws them
         unlikely = {name: -np.log(np.maximum(each, 1e-300)) for name, each in shares.items()}
         choice = cheapest(self.menu, unlikely, self.budget)
         self._look()

@@ -183,6 +183,11 @@ class Chain:
         return sum(each.weights for each in self.layers)
 
     @property
+    def parameters(self) -> int:
+        """Of the three, with bias and norm of the last."""
+        return sum(each.parameters for each in self.layers)
+
+    @property
     def macs(self) -> int:
         """Of the three; the first sees the input at its full size."""
         return sum(each.macs for each in self.layers)

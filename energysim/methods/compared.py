@@ -20,12 +20,11 @@ from energysim.pareto import non_dominated
 from energysim.simulate import simulate
 from energysim.train.attacks import Attack
 from energysim.train.job import Job
+from energysim.train.run import parted
+from energysim.training import Phase
 
 if TYPE_CHECKING:
     import pandas as pd
-
-PASSES_OF_CLEAN = 1
-"""Forward and backward passes of a step on images as they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,29 +334,49 @@ def _training(
     runs: Sequence[Trained], hardware: Hardware, cache: Cache | None, settings: Mapping[str, Any]
 ) -> float:
     """Energy of all runs that a method took [mJ]; pruning itself counts nothing."""
-    return mean(sum(_of_job(each, job, hardware, cache, settings) for job in each.jobs)
-                for each in runs)  # fmt: skip
+    return mean(
+        sum(
+            _of_job(each, job, epochs, hardware, cache, settings)
+            for job, epochs in zip(each.jobs, each.epochs, strict=True)
+        )
+        for each in runs
+    )
 
 
 def _of_job(
-    run: Trained, job: Job, hardware: Hardware, cache: Cache | None, settings: Mapping[str, Any]
+    run: Trained,
+    job: Job,
+    epochs: int,
+    hardware: Hardware,
+    cache: Cache | None,
+    settings: Mapping[str, Any],
 ) -> float:
-    """Energy of one run: iterations of an epoch times epochs, of the network that it ends with."""
+    """Energy of one run: its steps, each of the network that it ends with."""
     network = run.network if job is run.jobs[-1] else job.network
-    recipe, images = job.recipe, len(job.data.train)
+    data, _ = parted(job, job.generators()["held_out"])
     result = simulate(
-        network, hardware, batch=recipe.batch, phase="training", epoch_images=images, cache=cache,
-        **settings,
+        network, hardware, batch=job.recipe.batch, phase="training", epoch_images=len(data.train),
+        cache=cache, **settings,
     )  # fmt: skip
-    steps = result.epoch_iterations * recipe.epochs
-    return result.total_energy_mj * steps * passes_of(job)
+    times = passes_of(job)
+    step = sum(cost.energy_mj * times[Phase(word)] for word, cost in result.by_phase().items())
+    return step * result.epoch_iterations * epochs
 
 
-def passes_of(job: Job) -> int:
-    """Pairs of a forward and a backward pass in a step.
+def passes_of(job: Job) -> dict[Phase, int]:
+    """How often a step does each phase.
 
-    One on images as they are; where a run learns from attacked images too, one for each step of the
-    attack and one on what it came to.
+    Once; where a run learns from attacked images too, each step of the attack is a pass forward and
+    one back to the images, without gradients of weights, and what it came to is learnt from as the
+    images as they are. The gradient of the images themselves, behind the first layer, is not
+    counted.
     """
     attacked = job.recipe.adversarial
-    return PASSES_OF_CLEAN if attacked is None else PASSES_OF_CLEAN + attacked.steps + 1
+    learnt, struck = (1, 0) if attacked is None else (2, attacked.steps)
+    return {
+        Phase.FORWARD: learnt + struck,
+        Phase.RECOMPUTE: learnt + struck,
+        Phase.INPUT_GRAD: learnt + struck,
+        Phase.WEIGHT_GRAD: learnt,
+        Phase.UPDATE: 1,
+    }

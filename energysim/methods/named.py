@@ -113,7 +113,7 @@ def methods_named(words: Iterable[str], densities: Sequence[float] = (0.1,)) -> 
             asked = [_density(own, word)]
         for each in GROUPS.get(name, (name,)):
             family, needs = _family(each)
-            if at and not needs:
+            if at and not needs and name not in GROUPS:
                 raise InputError(f"{each} has a density of its own: leave @{own} out")
             proper = _proper(each, family)
             for share in asked if needs else (None,):

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+
+import numpy as np
 
 from energysim.catalog import FILE_SIZE, load_network
 from energysim.errors import EnergysimError
 from energysim.lowrank import lower
 from energysim.methods.named import DENSE, DNR, NARROW, TUCKER2, Family, Method, narrowed
 from energysim.network import Network, Scale
-from energysim.prune import BY_DATA, prune
+from energysim.prune import BY_DATA, Start, prune
 from energysim.prune import METHODS as PRUNING
+from energysim.sparsity import get_pattern
 from energysim.sparsity.maskfile import MaskFile
-from energysim.train.attacked import settings
+from energysim.train.attacked import Strike, settings
 from energysim.train.attacks import Attack
 from energysim.train.data import Batch, Dataset, in_order
 from energysim.train.grid import Row, run_all
 from energysim.train.job import NUMPY, Job
+from energysim.train.parameters import start
 from energysim.train.recipe import Recipe, Rewire
 from energysim.train.record import MASKS, WEIGHTS_FILE
 from energysim.train.run import Tell
@@ -113,6 +117,8 @@ class Trained:
     top1: float
     jobs: tuple[Job, ...] = field(repr=False)
     """all runs it took, its own last"""
+    epochs: tuple[int, ...]
+    """that each of them was trained"""
     robust: float | None = None
     """share of attacked images that is told right, where some were"""
 
@@ -132,6 +138,7 @@ def train_all(
     *,
     tell: Tell | None = None,
     begin: Callable[[Method, Job], None] | None = None,
+    struck: Callable[[Strike], None] | None = None,
 ) -> Iterator[Trained | Failed]:
     """Train each method with each seed, or find the run that was done before.
 
@@ -143,6 +150,8 @@ def train_all(
         Is told of every step and epoch of a run.
     begin : callable, optional
         Is told of each run before it begins, and of the method that needs it.
+    struck : callable, optional
+        Is told of every batch of attacked images.
 
     Yields
     ------
@@ -152,7 +161,7 @@ def train_all(
     for method in methods:
         for seed in setting.seeds:
             try:
-                yield _trained(method, seed, setting, tell, begin)
+                yield _trained(method, seed, setting, tell, begin, struck)
             except EnergysimError as error:
                 yield Failed(method, seed, str(error))
 
@@ -163,6 +172,7 @@ def _trained(
     setting: Setting,
     tell: Tell | None,
     begin: Callable[[Method, Job], None] | None,
+    struck: Callable[[Strike], None] | None,
 ) -> Trained:
     """Train one.
 
@@ -175,34 +185,33 @@ def _trained(
     def done(job: Job, attacks: Sequence[Attack] = ()) -> tuple[Path, Row]:
         (attempt,) = run_all(
             [job], setting.out, threads=setting.threads, device=setting.device, tell=tell,
-            attacks=attacks, attacked=setting.attacked,
+            attacks=attacks, attacked=setting.attacked, struck=struck,
             begin=None if begin is None else partial(begin, method),
         )  # fmt: skip
-        if attempt.row is None:
-            assert attempt.problem is not None
+        if attempt.problem is not None:
             raise attempt.problem
+        assert attempt.row is not None
         return setting.out / job.name, attempt.row
 
-    def job(
-        network: Network, recipe: Recipe = setting.recipe, weights: Weights | None = None
-    ) -> Job:
+    def job(network: Network, recipe: Recipe, weights: Weights | None = None) -> Job:
         return Job(network, setting.data, recipe, seed, setting.backend, weights)
 
-    before: tuple[Job, ...] = ()
-    recipe, weights = setting.recipe, None
+    before: tuple[tuple[Job, Row], ...] = ()
+    recipe, weights = setting.recipe.model_copy(update={"rewire": None}), None
     if method.name == TUCKER2:
         assert method.density is not None
-        first = job(setting.network)
-        folder, _ = done(first)
+        first = job(setting.network, recipe)
+        folder, row = done(first)
         low = lower(
             setting.network, method.density, "error", cost="parameters",
             weights=Weights.load(folder / WEIGHTS_FILE),
         )  # fmt: skip
-        before, network, weights = (first,), low.network, low.weights
+        before, network, weights = ((first, row),), low.network, low.weights
     elif method.name == DNR:
         assert method.density is not None
         network = setting.network
-        recipe = recipe.model_copy(update={"rewire": Rewire(density=method.density)})
+        how = (setting.recipe.rewire or Rewire()).model_copy(update={"density": method.density})
+        recipe = recipe.model_copy(update={"rewire": how})
     else:
         network = network_of(method, seed, setting)
     own = job(network, recipe, weights)
@@ -211,7 +220,9 @@ def _trained(
     if method.name == DNR:
         network = network.with_masks(MaskFile.open(folder / MASKS))
     robust = None if attack is None else _robust(row, attack, setting)
-    return Trained(method, seed, network, row["top1"], (*before, own), robust)
+    jobs, rows = zip(*before, (own, row), strict=True)
+    epochs = tuple(int(each["epochs"]) for each in rows)
+    return Trained(method, seed, network, row["top1"], jobs, epochs, robust)
 
 
 def _robust(row: Row, attack: Attack, setting: Setting) -> float:
@@ -236,7 +247,8 @@ def network_of(method: Method, seed: int, setting: Setting) -> Network:
     if method.name in PRUNING:
         assert density is not None
         return prune(
-            setting.network, method.name, density, seed=seed, init=setting.recipe.init,
+            setting.network, method.name, density, seed=seed,
+            begun=_begun(setting, seed),
             batch=_looked_at(method, setting),
         ).network  # fmt: skip
     if method.name == NARROW:
@@ -245,7 +257,27 @@ def network_of(method: Method, seed: int, setting: Setting) -> Network:
                         density * setting.network.parameters)  # fmt: skip
     if method.family is Family.DENSE:
         return setting.load(method.name, 1.0)
-    return setting.network.with_pattern(method.name)
+    return reseeded(setting.network.with_pattern(method.name), seed)
+
+
+def _begun(setting: Setting, seed: int) -> Start:
+    """Weights that training begins with."""
+    recipe = setting.recipe
+    rng = np.random.default_rng(np.random.SeedSequence(seed).spawn(1)[0])
+    vector = start(setting.network, rng, recipe.init, gamma=recipe.gamma)
+    return Start.of(setting.network, vector)
+
+
+def reseeded(network: Network, seed: int) -> Network:
+    """Draw the supports of random patterns and N:M anew; those of seed 0 are the network's own."""
+    many = len(network.layers)
+    layers = tuple(
+        replace(layer, seed=layer.seed + seed * many)
+        if get_pattern(layer.pattern).seeded
+        else layer
+        for layer in network.layers
+    )
+    return replace(network, layers=layers)
 
 
 def _looked_at(method: Method, setting: Setting) -> Batch | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from energysim.errors import InputError
+from energysim.train.data.npz import DAMAGE
 from energysim.train.engine import State
 from energysim.yamlio import write_atomically
 
@@ -81,7 +81,7 @@ class Checkpoint:
             )
         except OSError as error:
             raise InputError(f"can't be read: {error.strerror or error}", where=str(path)) from None
-        except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        except DAMAGE as error:
             raise InputError(
                 f"is no checkpoint, or a damaged one ({error}). {advice}", where=str(path)
             ) from None

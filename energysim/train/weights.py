@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy.typing as npt
 
 from energysim.errors import InputError, InputErrors, did_you_mean
 from energysim.network import Network
+from energysim.train.data.npz import DAMAGE
 from energysim.train.parameters import (
     Arrays,
     Layout,
@@ -22,6 +22,9 @@ from energysim.train.parameters import (
     running_start,
 )
 from energysim.train.scratch import Floats
+
+LARGEST = float(np.finfo(np.float32).max)
+"""What weights may be at most, as they are kept in single precision."""
 
 MOST_TOLD = 8
 """Problems of a file that are told one by one."""
@@ -50,7 +53,7 @@ class Weights:
                 arrays = {name: file[name] for name in file.files}
         except OSError as error:
             raise InputError(f"can't be read: {error.strerror or error}", where=str(path)) from None
-        except (ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile):
+        except DAMAGE:
             raise InputError(
                 "is no .npz file of weights, or a damaged one. A run of 'energysim train' leaves"
                 " one, weights.npz",
@@ -141,7 +144,7 @@ class Weights:
                     f"{self.where}: {name!r} has shape {list(given.shape)}, and {network} wants"
                     f" {list(shape)}"
                 )
-            elif given.dtype.kind != "f" or not np.isfinite(given).all():
+            elif given.dtype.kind != "f" or not (np.abs(given) <= LARGEST).all():
                 found.append(f"{self.where}: {name!r} holds what is no finite number")
         return found
 

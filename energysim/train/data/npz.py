@@ -52,7 +52,7 @@ _MAX_JPEG_BYTES = 1 << 24
 _MAX_CLASSES = 100_000
 _COLOUR_AXES = 4
 _CHANNELS = (1, 3)
-_DAMAGE = (
+DAMAGE = (
     *(zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError, OSError, MemoryError),
     *(KeyError, TypeError, SyntaxError, TokenError, NotImplementedError),
 )
@@ -109,7 +109,7 @@ def _read(path: Path, where: str) -> _Arrays:
                 name: arrays[name] if name in _NEEDED else np.zeros(0, np.uint8)
                 for name in arrays.files
             }
-    except _DAMAGE as error:
+    except DAMAGE as error:
         brief = str(error).split("\n", maxsplit=1)[0]
         raise InputError(f"is no .npz of arrays, or damaged ({brief})", where=where) from None
 
