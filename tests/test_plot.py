@@ -143,12 +143,12 @@ def test_neighbours_differ_in_grey() -> None:
 
 
 def test_nothing_is_changed_for_others(run: Callable[..., Result]) -> None:
-    before = dict(mpl.rcParams)
+    import matplotlib.pyplot as plt  # others may have opened figures before
+
+    before, figures = dict(mpl.rcParams), plt.get_fignums()
     plot.energy_figure([run("digits_cnn")])
     assert dict(mpl.rcParams) == before
-    import sys
-
-    assert "matplotlib.pyplot" not in sys.modules or mpl.pyplot.get_fignums() == []
+    assert plt.get_fignums() == figures
 
 
 # -- rows ------------------------------------------------------------------------------------------

@@ -168,7 +168,7 @@ def lower(
     >>> from energysim.catalog import load_network
     >>> low = lower(load_network("digits_cnn"), 0.5, "uniform")
     >>> low.ranks, round(low.kept, 3)
-    ({'conv2': (8, 8), 'conv3': (8, 8), 'conv4': (15, 15)}, 0.446)
+    ({'conv2': (9, 9), 'conv3': (9, 9), 'conv4': (18, 18)}, 0.419)
     """
     if way not in WAYS:
         raise InputError(f"no way named '{way}'.{hint(way, WAYS)} Known: {', '.join(WAYS)}")
