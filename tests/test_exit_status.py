@@ -127,8 +127,8 @@ IN_NET: dict[str, Change] = {
     "unknown kind": (
         "kind: linear", "kind: liner", "liner",
         ("must be one of 'conv', 'depthwise', 'transposed', 'linear', 'matmul', 'pool', 'add', "
-        "'multiply', 'batch_norm', 'layer_norm', 'mixture_norm', 'softmax', 'shuffle', got 'liner'. "
-        "Did you mean 'linear'?"),
+        "'multiply', 'batch_norm', 'layer_norm', 'mixture_norm', 'softmax', 'shuffle', got "
+        "'liner'. Did you mean 'linear'?"),
     ),
     "dangling input": (
         "{name: third, kind: conv,", "{name: third, input: secnd, kind: conv,", "secnd",
