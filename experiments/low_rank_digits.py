@@ -3,8 +3,8 @@
     python experiments/low_rank_digits.py --work runs-low-rank
 
 trains ``digits_cnn``, puts Tucker-2 layers in place of its convolutions within two budgets of MACs
-and two of energy, and trains on for half as long; narrower dense networks of the same cost, trained for
-as long in all, stand beside them. ``low_rank_digits/`` beside this file gets a row a run
+and two of energy, and trains on for half as long; narrower dense networks of the same cost, trained
+for as long in all, stand beside them. ``low_rank_digits/`` beside this file gets a row a run
 (``runs.csv``), mean and spread over seeds (``summary.csv``), and how far the ranks that were learnt
 are from the best of all 64 where there are four a layer (``regret.csv``). What is in --work is not
 run again.
