@@ -13,6 +13,7 @@ from energysim.cli import options
 from energysim.cli.pareto import PICTURES, TABLES
 from energysim.cli.robustness import adversarial, attack_images, attacks_of
 from energysim.cli.train import OWN, recipe_options, seeds_named
+from energysim.cli.train import per_class as per_class_option
 from energysim.errors import InputError
 from energysim.units import COUNTS, PICOJOULES, heading, number, unit_for
 
@@ -157,12 +158,7 @@ def _axes(_ctx: click.Context, _param: click.Parameter, text: str) -> tuple[str,
     "pgd:8/255,steps=50,restarts=5,length=0.01",
 )
 @attack_images
-@click.option(
-    "--per-class",
-    type=click.IntRange(1),
-    metavar="COUNT",
-    help="Train on the first so many images of each class only.",
-)
+@per_class_option
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -287,11 +283,11 @@ def command(
 
 def _trained(methods: Sequence[Method], setting: Setting, *, quiet: bool) -> list[Trained | Failed]:
     """Train all, with news of it on stderr."""
-    from energysim.cli.train import _progress
+    from energysim.cli.train import progress_of_runs
     from energysim.methods import train_all
 
     found = []
-    with _progress((), quiet=quiet) as show:
+    with progress_of_runs((), quiet=quiet) as show:
 
         def begin(method: Method, job: Job) -> None:
             show.called = method.label
@@ -348,13 +344,13 @@ def _setting(
     threads: int | None,
 ) -> Setting:
     """What all methods have in common."""
-    from energysim.cli.train import _images, _recipe
+    from energysim.cli.train import images_named, recipe_named
     from energysim.methods import Setting
     from energysim.network import Scale
 
-    recipe = _recipe(recipe_name, given)
+    recipe = recipe_named(recipe_name, given)
     factor, side = size
-    images: Dataset = _images(data, [net], Scale(factor, side))
+    images: Dataset = images_named(data, [net], Scale(factor, side))
     if per_class is not None:
         images = images.subset(per_class=per_class)
     return Setting.of(
@@ -417,6 +413,9 @@ def _text(found: Comparison, target: options.Target) -> str:
             "dataset": job.data.name,
             "synthetic": job.data.synthetic,
             "recipe": job.recipe.model_dump(mode="json") | {"rewire": None},
+            "costs": "of the networks of all seeds, mean"
+            if found.all_seeds
+            else "of the first seed",
             "failed": list(failed_lines(found.failed)),
         }
         return render.as_json({"comparison": about, "methods": found.rows()})
@@ -494,6 +493,8 @@ def _footer(found: Comparison) -> Iterator[str]:
         yield f"attacked: {found.attack}"
     if any(len(each.runs[0].jobs) > 1 for each in found.points):
         yield "tucker2: ranks and first weights are those of the dense network, trained before"
+    if not found.all_seeds:
+        yield "energy: of the first seed's network"
     if found.job.data.synthetic:
         yield "SYNTHETIC images, drawn by a program: no evidence of real ones"
     if max(len(each.runs) for each in found.points) == 1:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 WAYS = ("error", "singular", "uniform", "random", "search")
 COSTS = ("macs", "parameters", "energy", "latency")
 WORDS = {each: each for each in COSTS} | {"macs": "MACs"}
+UNITS = {"macs": "1", "parameters": "1", "energy": "mJ", "latency": "ms"}
+"""Of costs in files; of a batch, where there is hardware."""
+
 WEIGHTS = ".weights.npz"
 """Ends the name of the file of weights beside a network file."""
 
@@ -157,6 +160,8 @@ def command(
     settings = _settings(cost, hw, own)
     _check_learnt(way, own)
     _check_output(output, weights, own["keep"], net)
+    if own["keep"] is not None:
+        check_writable(own["keep"])
     network = load_network(net, scale=Scale(width, side, classes))
     found = None if weights is None else Weights.load(weights)
     learning = _learning(network, own) if way == "search" else None
@@ -178,7 +183,12 @@ def command(
             **settings,
         )
     drawn = weights is None and way != "search"
-    click.echo(_text(low, options.Target(print_format or "table", None), drawn=drawn), nl=False)
+    click.echo(
+        _text(
+            low, options.Target(print_format or "table", None), _where(hw, settings), drawn=drawn
+        ),
+        nl=False,
+    )
     if output is not None:
         _write(low, output, quiet=quiet, drawn=drawn)
 
@@ -243,14 +253,14 @@ def _learning(network: Network, own: dict[str, Any]) -> Learning:
         If the images have other classes than the network tells.
     """
     from energysim import cache
-    from energysim.cli.train import _recipe
+    from energysim.cli.train import recipe_named
     from energysim.lowrank import Learning
     from energysim.train.data import load
     from energysim.train.job import Job
 
     data = load(own["data"] or "digits", cache=cache.folder())
     given = {word: own[word] for word in ("epochs", "lr") if own[word] is not None}
-    recipe = _recipe(own["recipe"] or "default", given)
+    recipe = recipe_named(own["recipe"] or "default", given)
     Job(network, data, recipe, 0)  # refuses images that the network can't read
     return Learning(data, recipe, path=own["keep"])
 
@@ -270,7 +280,12 @@ def _write(low: Lowered, output: Path, *, quiet: bool, drawn: bool) -> None:
         render.say(f"wrote {output} ({len(low.network.layers)} layers{more})")
 
 
-def _text(low: Lowered, target: options.Target, *, drawn: bool) -> str:
+def _where(hw: str | None, settings: dict[str, Any]) -> dict[str, Any]:
+    """What a cost is that of."""
+    return {"hardware": hw} | settings if hw is not None else {}
+
+
+def _text(low: Lowered, target: options.Target, where: dict[str, Any], *, drawn: bool) -> str:
     from energysim.cli import render
 
     if target.form == "csv":
@@ -280,16 +295,18 @@ def _text(low: Lowered, target: options.Target, *, drawn: bool) -> str:
             "network": low.dense.name,
             "by": low.way,
             "cost": low.cost,
+            "cost_unit": UNITS[low.cost],
+            **where,
             "share": low.share,
             "kept": low.kept,
             "drawn_weights": drawn,
             **low.totals(),
         }
         return render.as_json({"lowrank": about, "layers": low.rows()})
-    return render.grid_text(_grid(low, drawn=drawn), target)
+    return render.grid_text(_grid(low, where, drawn=drawn), target)
 
 
-def _grid(low: Lowered, *, drawn: bool) -> Grid:
+def _grid(low: Lowered, where: dict[str, Any], *, drawn: bool) -> Grid:
     from energysim.cli.render import Column, Grid, numbers
     from energysim.units import COUNTS
 
@@ -325,7 +342,10 @@ def _grid(low: Lowered, *, drawn: bool) -> Grid:
     footer.append(f"kept: share of the {given} squared length; map words: each map once a layer")
     if drawn:
         footer.append("kernels as before training: give --weights of a trained network")
-    return Grid(tuple(columns), f"{low.dense.name} · Tucker-2 · by {low.way}", tuple(footer))
+    title = f"{low.dense.name} · Tucker-2 · by {low.way}"
+    if where:
+        title += f" · {low.cost} on {where['hardware']}, batch {where['batch']}"
+    return Grid(tuple(columns), title, tuple(footer))
 
 
 def _percent(now: int, before: int) -> str:

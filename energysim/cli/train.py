@@ -126,6 +126,14 @@ recipe_options = options.together(
 )
 
 
+per_class = click.option(
+    "--per-class",
+    type=click.IntRange(1),
+    metavar="COUNT",
+    help="Train on the first so many images of each class only.",
+)
+
+
 @click.command("train")
 @click.option(
     "--net",
@@ -186,12 +194,7 @@ recipe_options = options.together(
 @recipe_options
 @nested_options
 @attack_options
-@click.option(
-    "--per-class",
-    type=click.IntRange(1),
-    metavar="COUNT",
-    help="Train on the first so many images of each class only.",
-)
+@per_class
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -274,12 +277,12 @@ def command(
         raise click.UsageError(f"train gives no {target.form}; choose one of table, csv, json, md")
     attacks = robustness.attacks_of(attack_words, attack_images)
     fields = {key: own[key] for key in (*OWN, *NESTED) if own[key] is not None}
-    recipe = _recipe(recipe_name, fields)
+    recipe = recipe_named(recipe_name, fields)
     _check_backend(backend, device, threads)
     _refuse(nets)
     if masks is not None and (len(nets) > 1 or patterns != (None,)):
         raise click.UsageError("--mask is for one network, and without --pattern")
-    images = _images(data, nets, Scale(width, side))
+    images = images_named(data, nets, Scale(width, side))
     if per_class is not None:
         images = images.subset(per_class=per_class)
     scale = Scale(width, side, len(images.classes))
@@ -295,7 +298,7 @@ def command(
         _say_controls(controls)
     if verbose and backend == "numpy":
         _say_plans(jobs)
-    with _progress(jobs, quiet=quiet) as show:
+    with progress_of_runs(jobs, quiet=quiet) as show:
         attempts = []
         for attempt in run_all(
             jobs, out, threads=threads, device=device, tell=show.tell, begin=show.begin,
@@ -335,7 +338,7 @@ def _check_backend(backend: str, device: str, threads: int | None) -> None:
     device_named(device)
 
 
-def _recipe(name: str, own: dict[str, Any]) -> Recipe:
+def recipe_named(name: str, own: dict[str, Any]) -> Recipe:
     """The recipe of a name or a file, with what the options say otherwise.
 
     Raises
@@ -370,7 +373,7 @@ def _recipe(name: str, own: dict[str, Any]) -> Recipe:
         raise click.UsageError(text) from None
 
 
-def _images(data: str, nets: Sequence[str], scale: Scale) -> Dataset:
+def images_named(data: str, nets: Sequence[str], scale: Scale) -> Dataset:
     """Load images; those of different sizes in the size that the networks read.
 
     Raises
@@ -617,7 +620,8 @@ class _Show:
 
 
 @contextmanager
-def _progress(jobs: Sequence[Job], *, quiet: bool) -> Iterator[_Show]:
+def progress_of_runs(jobs: Sequence[Job], *, quiet: bool) -> Iterator[_Show]:
+    """Show runs on their way: a line an epoch, and on a terminal a bar."""
     if quiet or not sys.stderr.isatty():
         yield _Show(jobs, None, quiet=quiet)
         return

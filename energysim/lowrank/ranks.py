@@ -39,7 +39,7 @@ COSTS = {"parameters": "", "macs": "", "energy": "mJ", "latency": "ms"}
 """What a budget may be a share of, with its unit."""
 
 OPTIONS = 8
-"""Ranks to choose from, where nothing is said: eighths of the smaller number of channels."""
+"""Ranks to choose from, where nothing is said: 1/9 to 8/9 of the smaller number of channels."""
 
 STEPS = 20_000
 """Parts that a budget is divided into to find the best choice; what is lost is at most a part for

@@ -558,8 +558,7 @@ def factored(
             continue
         parts = tucker2(each.astype(np.float64), ranks[layer])
         for own, part in zip(_names(layer), (parts.reduce, parts.core, parts.expand), strict=True):
-            shape = part.shape if part.ndim == 4 else (*part.shape, 1, 1)  # noqa: PLR2004
-            arrays[own] = part.reshape(shape).astype(each.dtype)
+            arrays[own] = part.reshape((*part.shape, 1, 1)[:4]).astype(each.dtype)
     return low, Weights(arrays, weights.where)
 
 

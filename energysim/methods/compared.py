@@ -79,9 +79,7 @@ class Point:
     @property
     def std(self) -> float | None:
         """Standard deviation of a sample; None of one seed."""
-        if len(self.runs) < 2:  # noqa: PLR2004 - a spread
-            return None
-        return 100 * stdev(each.top1 for each in self.runs)
+        return _spread([each.top1 for each in self.runs])
 
     @property
     def robust_percent(self) -> float | None:
@@ -92,8 +90,7 @@ class Point:
     @property
     def robust_std(self) -> float | None:
         """Its standard deviation; None of one seed."""
-        values = self._robust
-        return 100 * stdev(values) if len(values) > 1 else None
+        return _spread(self._robust)
 
     @property
     def _robust(self) -> list[float]:
@@ -130,6 +127,11 @@ class Point:
         return self.effective_macs
 
 
+def _spread(shares: Sequence[float]) -> float | None:
+    """Standard deviation of a sample [%]."""
+    return 100 * stdev(shares) if len(shares) > 1 else None
+
+
 @dataclass(frozen=True)
 class Panel:
     """One axis on one machine with one batch; as much of that as it depends on."""
@@ -156,6 +158,8 @@ class Comparison:
     """any one: what they have in common"""
     trains: bool
     """whether energies of training are known"""
+    all_seeds: bool = True
+    """costs are means over the networks of all seeds; else of the first one"""
     attack: str = ""
     """with its strength, where accuracy under one is known"""
 
@@ -304,7 +308,7 @@ def compare_trained(
     names = tuple(each.name for each in hardware)
     return Comparison(
         tuple(points), tuple(failed), network, names, tuple(batches), trained[0].jobs[-1], training,
-        "" if attack is None else attack.name,
+        all_seeds, "" if attack is None else attack.name,
     )  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from energysim.methods import AXES, Comparison, Family, Panel
 from energysim.plot.bars import JOULES
 from energysim.plot.beside import Label, place_labels
 from energysim.plot.pareto import LOGARITHMIC, SECONDS, dark, draw_front, plain_ticks
-from energysim.plot.sheet import NARROW_IN, settle, sheet, words_pt
+from energysim.plot.sheet import NARROW_IN, figure_of, settle, sheet, words_pt
 from energysim.plot.style import INK, OKABE_ITO, PAGE_IN, STYLE
 from energysim.units import COUNTS, Unit, heading, unit_for
 
@@ -142,7 +142,7 @@ def _draw(
     found: Comparison, panel: Panel, axes: Axes, looks: dict[str, _Look]
 ) -> tuple[Axes, list[tuple[float, float, float, float]]]:
     """Points and front of one panel; names come when all stands."""
-    size = words_pt(axes.get_figure(root=True).get_figwidth())  # type: ignore[union-attr]
+    size = words_pt(figure_of(axes).get_figwidth())
     costs, unit = _scaled(found, panel)
     axes.tick_params(labelsize=size)
     axes.set_xlabel(heading(panel.axis.label, unit), fontsize=size)
@@ -202,7 +202,7 @@ def _write_names(
     steps: list[tuple[float, float, float, float]],
 ) -> None:
     """Names beside the points of the front and the dense network."""
-    size = words_pt(axes.get_figure(root=True).get_figwidth())  # type: ignore[union-attr]
+    size = words_pt(figure_of(axes).get_figwidth())
     costs, _ = _scaled(found, panel)
     looks = method_looks(found)
     percents = [each.accuracy(robust=panel.robust)[0] for each in found.points]
