@@ -26,11 +26,12 @@ from energysim.errors import InputError, InputErrors
 from energysim.network import Network, Scale
 from energysim.train import ops
 from energysim.train.data import Batch
-from energysim.train.engine import Engine, check_zeros
+from energysim.train.engine import ANCHOR, LIVE, Engine, check_zeros
 from energysim.train.model import Model
 from energysim.train.optimiser import Method, Optimiser
 from energysim.train.parameters import start
-from energysim.train.recipe import Recipe, Schedule, plateaus
+from energysim.train.recipe import Recipe, Rewire, Schedule, plateaus
+from energysim.train.rewire import Mode
 
 
 def test_without_pytorch_one_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,6 +118,36 @@ def test_ten_steps_in_double_precision(name: str, recipe: str, device: str) -> N
     one, other = ours.evaluate(batches), theirs.evaluate(batches)
     assert one.loss == pytest.approx(other.loss, rel=1e-9)
     assert (one.images, one.first, one.among) == (other.images, other.first, other.among)
+
+
+@devices
+@pytest.mark.parametrize("name", [PLAIN.split()[1], "PS4_P4"])
+@pytest.mark.parametrize("recipe", ["sgd", "adam"])
+@pytest.mark.parametrize("mode", list(Mode))
+def test_rewired_alike(name: str, recipe: str, mode: Mode, device: str) -> None:
+    """The same weights live, from the first draw to the last rewiring, and learn the same."""
+    if mode is Mode.CHANNEL and name == "PS4_P4":
+        pytest.skip("whole channels of a sparse network are not rewired")
+    network, how = NETWORKS[name], Rewire(density=0.3, mode=mode, rho=1e-2)
+    ours, theirs = engines(
+        network, RECIPES[recipe].model_copy(update={"rewire": how}), device=device
+    )
+    many = ours.memory[LIVE].sum()
+    moved = 0
+    for shards in steps(network, 6):
+        for engine in (ours, theirs):
+            for _ in range(2):
+                engine.step(shards, 0.01)
+        one, other = ours.rewire(0.3), theirs.rewire(0.3)
+        np.testing.assert_array_equal(one.live, other.live)
+        assert one.pruned == other.pruned
+        moved += one.pruned
+        assert_alike(ours, theirs, 1e-9)
+        state = theirs.state()
+        check_zeros(network, state.weights, state.memory[LIVE])
+        assert {LIVE, ANCHOR} <= state.memory.keys()
+        assert mode is Mode.CHANNEL or state.memory[LIVE].sum() == many
+    assert moved
 
 
 @devices

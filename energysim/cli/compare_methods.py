@@ -12,7 +12,7 @@ import click
 from energysim.cli import options
 from energysim.cli.pareto import PICTURES, TABLES
 from energysim.cli.robustness import adversarial, attack_images, attacks_of
-from energysim.cli.train import OWN, recipe_options, seeds_named
+from energysim.cli.train import OWN, backend_options, check_backend, recipe_options, seeds_named
 from energysim.cli.train import per_class as per_class_option
 from energysim.errors import InputError
 from energysim.units import COUNTS, PICOJOULES, heading, number, unit_for
@@ -85,7 +85,7 @@ def _axes(_ctx: click.Context, _param: click.Parameter, text: str) -> tuple[str,
     help="dense, narrow (fewer channels), patterns (names, N:M, or periodic and psc for those of "
     "the papers), pruning before training (names as for 'energysim prune', or pruning for all), "
     "dnr (rewired in training), tucker2 (low rank), other networks by name, or all. NAME@0.1 has "
-    "a density of its own.",
+    "a density of its own, of another network a width.",
 )
 @click.option(
     "--densities",
@@ -170,6 +170,7 @@ def _axes(_ctx: click.Context, _param: click.Parameter, text: str) -> tuple[str,
 )
 @click.option("--threads", type=click.IntRange(1), metavar="COUNT",
               help="Cores to use; changes no result.  [default: a core a shard]")  # fmt: skip
+@backend_options
 @options.one_objective
 @options.one_dataflow
 @options.residency
@@ -207,6 +208,8 @@ def command(
     per_class: int | None,
     out: Path,
     threads: int | None,
+    backend: str,
+    device: str,
     objectives: tuple[str, ...],
     dataflow: str | None,
     residency: bool | None,
@@ -241,11 +244,13 @@ def command(
         raise click.UsageError("mappings have one dataflow")
     hardware = [load_hardware(name) for name in machines]
     _check_names(hardware)
+    check_backend(backend, device, threads)
     asked = methods_named(methods, densities)
     own["adversarial"] = adversarial
     given = {key: own[key] for key in (*OWN, "adversarial") if own[key] is not None}
     attacks = attacks_of(() if attack_word is None else (attack_word,), attack_images)
     setting = _setting(net, data, per_class, (width, side), recipe_name, given, seeds, out, threads)
+    setting = replace(setting, backend=backend, device=device)
     if attacks:
         setting = replace(setting, attack=attacks[0], attacked=attack_images)
     _refuse(asked, setting)
@@ -381,11 +386,14 @@ def _refuse(methods: Sequence[Method], setting: Setting) -> None:
         raise InputError(
             f"{network.name} has pattern {network.pattern}: methods begin with a dense network"
         )
-    names = {each.name for each in methods if each.family == "dense networks"}
-    for network in [setting.network, *(setting.load(name, 1.0) for name in sorted(names)
-                                       if name not in ("dense", "narrow"))]:  # fmt: skip
+    others = [
+        setting.load(each.name, each.width)
+        for each in methods
+        if each.family == "dense networks" and each.name not in ("dense", "narrow")
+    ]
+    for network in (setting.network, *others):
         refuse_untrainable(network)
-        Job(network, setting.data, setting.recipe, 0)
+        Job(network, setting.data, setting.recipe, 0, setting.backend)
 
 
 # -- the table -------------------------------------------------------------------------------------

@@ -134,6 +134,24 @@ per_class = click.option(
 )
 
 
+_backend = click.option(
+    "--backend",
+    type=click.Choice(("numpy", "torch", "torch-bf16")),
+    default="numpy",
+    show_default=True,
+    help="What computes; torch is an extra, for full size and GPUs, and torch-bf16 the same with "
+    "products in bfloat16, less exact and on GPUs many times faster.",
+)
+_device = click.option(
+    "--device", default="cpu", show_default=True, help="Of torch: cpu, cuda, cuda:1."
+)
+
+
+def backend_options(function: Callable[..., None]) -> Callable[..., None]:
+    """Give a command --backend and --device."""
+    return _backend(_device(function))
+
+
 @click.command("train")
 @click.option(
     "--net",
@@ -211,15 +229,7 @@ per_class = click.option(
     metavar="COUNT",
     help="Cores to use; changes no result.  [default: a core a shard]",
 )
-@click.option(
-    "--backend",
-    type=click.Choice(("numpy", "torch", "torch-bf16")),
-    default="numpy",
-    show_default=True,
-    help="What computes; torch is an extra, for full size and GPUs, and torch-bf16 the same with "
-    "products in bfloat16, less exact and on GPUs many times faster.",
-)
-@click.option("--device", default="cpu", show_default=True, help="Of torch: cpu, cuda, cuda:1.")
+@backend_options
 @options.print_format
 @options.output
 @options.quiet
@@ -278,7 +288,7 @@ def command(
     attacks = robustness.attacks_of(attack_words, attack_images)
     fields = {key: own[key] for key in (*OWN, *NESTED) if own[key] is not None}
     recipe = recipe_named(recipe_name, fields)
-    _check_backend(backend, device, threads)
+    check_backend(backend, device, threads)
     _refuse(nets)
     if masks is not None and (len(nets) > 1 or patterns != (None,)):
         raise click.UsageError("--mask is for one network, and without --pattern")
@@ -317,7 +327,7 @@ def command(
         context.exit(ASIDE)
 
 
-def _check_backend(backend: str, device: str, threads: int | None) -> None:
+def check_backend(backend: str, device: str, threads: int | None) -> None:
     """Refuse what a back-end can't do, before any images are loaded.
 
     Raises

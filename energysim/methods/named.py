@@ -64,17 +64,23 @@ class Method:
     family: Family
     density: float | None = None
     """share of the weights that it leaves; None where the method says so itself"""
+    width: float = 1.0
+    """of another network, the factor of its channels"""
 
     @property
     def label(self) -> str:
-        """Name and density.
+        """Name and density, or width.
 
         Examples
         --------
         >>> Method("synflow", Family.PRUNING, 0.1).label
         'synflow 10 %'
+        >>> Method("mobilenet_v2", Family.DENSE, width=0.25).label
+        'mobilenet_v2 x0.25'
         """
-        return self.name if self.density is None else f"{self.name} {100 * self.density:.3g} %"
+        if self.density is not None:
+            return f"{self.name} {100 * self.density:.3g} %"
+        return self.name if self.width == 1 else f"{self.name} x{self.width:.3g}"
 
 
 def methods_named(words: Iterable[str], densities: Sequence[float] = (0.1,)) -> tuple[Method, ...]:
@@ -83,7 +89,8 @@ def methods_named(words: Iterable[str], densities: Sequence[float] = (0.1,)) -> 
     Parameters
     ----------
     words : iterable of str
-        Names, groups of :data:`GROUPS`, patterns, networks; ``name@0.1`` has a density of its own.
+        Names, groups of :data:`GROUPS`, patterns, networks; ``name@0.1`` has a density of its own,
+        of another network a width.
     densities : sequence of float
         For each method that needs one.
 
@@ -102,12 +109,17 @@ def methods_named(words: Iterable[str], densities: Sequence[float] = (0.1,)) -> 
     >>> found = methods_named(["dense", "synflow", "2:4"], [0.1, 0.3])
     >>> [each.label for each in found]
     ['dense', 'synflow 10 %', 'synflow 30 %', '2:4']
+    >>> methods_named(["mobilenet_v2@0.25"])[0].width
+    0.25
     """
     for density in densities:
         _check_density(density)
     found: dict[Method, None] = {}
     for word in words:
         name, at, own = word.partition("@")
+        if at and name not in OWN and _is_network(name):
+            found[Method(name, Family.DENSE, width=_width(own, word))] = None
+            continue
         asked = list(densities)
         if at:
             asked = [_density(own, word)]
@@ -133,6 +145,16 @@ def _density(text: str, word: str) -> float:
         return _check_density(float(text))
     except ValueError:
         raise InputError(f"'{word}': '{text}' is no density, such as 0.1") from None
+
+
+def _width(text: str, word: str) -> float:
+    try:
+        width = float(text)
+    except ValueError:
+        raise InputError(f"'{word}': '{text}' is no width, such as 0.25") from None
+    if not 0 < width < float("inf"):
+        raise InputError(f"'{word}': a width is above 0, got {width:g}")
+    return width
 
 
 def _check_density(density: float) -> float:

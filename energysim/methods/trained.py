@@ -256,7 +256,7 @@ def network_of(method: Method, seed: int, setting: Setting) -> Network:
         return narrowed(lambda width: setting.load(None, width),
                         density * setting.network.parameters)  # fmt: skip
     if method.family is Family.DENSE:
-        return setting.load(method.name, 1.0)
+        return setting.load(method.name, method.width)
     return reseeded(setting.network.with_pattern(method.name), seed)
 
 

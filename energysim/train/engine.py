@@ -110,6 +110,12 @@ class Trainer(Protocol):
     def load(self, state: State) -> None:
         """Go on from there."""
 
+    def settle(self) -> None:
+        """Take weights that were loaded from elsewhere as those to begin with."""
+
+    def rewire(self, share: float) -> Moved:
+        """Prune a share of the live weights of each layer and let as many others grow, from 0."""
+
 
 def score(scores: Floats, labels: npt.NDArray[np.integer], loss: float) -> Score:
     """Count hits; among equal scores the class with the smaller number comes first.

@@ -67,10 +67,9 @@ class Job:
             )
         if self.recipe.rewire is not None:
             check_rewirable(self.network, self.recipe.rewire.mode)
-        if self.backend != NUMPY and (self.recipe.rewire or self.recipe.adversarial):
+        if self.backend != NUMPY and self.recipe.adversarial:
             raise InputError(
-                f"back-end {self.backend} neither rewires a network nor attacks it in training."
-                " Choose numpy"
+                f"back-end {self.backend} attacks no network in training. Choose numpy"
             )
         if self.network.input_size[1] != self.network.input_size[2]:
             raise InputError(

@@ -160,8 +160,7 @@ class _Run:
         self.engine = _engine(job, self.generators, self.data, threads, device)
         if job.begin is not None:
             self.engine.load(_beginning(job.begin, self.engine, job))
-            if isinstance(self.engine, Engine):
-                self.engine.settle()
+            self.engine.settle()
         self.records: tuple[Record, ...] = ()
         self.path = folder / CHECKPOINT if folder is not None else None
         if self.path is not None and self.path.exists():
@@ -257,13 +256,13 @@ class _Run:
         trained, and the last mask is one that an epoch was trained with.
         """
         how = self.job.recipe.rewire
-        if how is None or not isinstance(self.engine, Engine):
+        if how is None:
             return {}
         share, pruned = 0.0, 0
         if epoch:
             share = declined(how.share, epoch, self.job.recipe.epochs, how.decline)
             pruned = self.engine.rewire(share).pruned
-        live = int(self.engine.memory[LIVE].sum(dtype=np.int64))
+        live = int(self.engine.state().memory[LIVE].sum(dtype=np.int64))
         return {"pruned_share": share, "moved_weights": pruned, "live_weights": live}
 
     def _in_order(self, split: Split) -> Iterator[Batch]:
@@ -320,8 +319,9 @@ def _engine(
     from energysim.train.torch_engine import TorchEngine
 
     engine: Trainer = TorchEngine(
-        job.network, job.recipe, rng, device=device, bf16=job.backend == TORCH_BF16
-    )
+        job.network, job.recipe, rng,
+        device=device, bf16=job.backend == TORCH_BF16, wiring=draw["wiring"],
+    )  # fmt: skip
     return engine
 
 

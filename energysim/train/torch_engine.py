@@ -16,7 +16,7 @@ from energysim.axes import Dim
 from energysim.errors import InputError, MissingExtraError
 from energysim.network import NETWORK_INPUT, Activation, Layer, LayerKind, Network, Over, PoolMode
 from energysim.train.data import Batch
-from energysim.train.engine import Score, State
+from energysim.train.engine import ANCHOR, LIVE, Score, State
 from energysim.train.engine import score as count_hits
 from energysim.train.job import TORCH, TORCH_BF16, refuse_mixtures
 from energysim.train.model import heads_of, norm_of, product_of, refuse_untrainable
@@ -41,6 +41,7 @@ from energysim.train.parameters import (
     start,
 )
 from energysim.train.recipe import Recipe
+from energysim.train.rewire import Moved, Wiring
 
 try:
     import torch
@@ -73,6 +74,8 @@ class TorchEngine:
     bf16 : bool
         Multiply in bfloat16, which GPUs do many times faster; weights, norms, sums and steps stay
         as they are (mixed precision, Micikevicius et al., ICLR 2018).
+    wiring : numpy.random.Generator, optional
+        Draws the first live weights, where the recipe rewires.
 
     Raises
     ------
@@ -89,6 +92,7 @@ class TorchEngine:
         device: str = "cpu",
         dtype: str = "float32",
         bf16: bool = False,
+        wiring: np.random.Generator | None = None,
     ) -> None:
         self.recipe, self.rule = recipe, recipe.rule
         refuse_untrainable(network)
@@ -110,6 +114,11 @@ class TorchEngine:
         self.running = {
             name: self._tensor(each) for name, each in running_start(network, dtype).items()
         }
+        if recipe.rewire is not None:
+            self.wiring = Wiring.of(network, recipe.rewire.mode)
+            live = self.wiring.start(recipe.rewire.density, wiring or np.random.default_rng(0))
+            self.memory[LIVE] = self._tensor(live.astype(vector.dtype))
+            self.settle()
 
     def step(self, shards: Sequence[Batch], lr: float) -> Score:
         """Learn from one batch; see :meth:`Engine.step`."""
@@ -131,7 +140,10 @@ class TorchEngine:
             scored.append((scores.detach(), shard, loss.detach()))
         # Only now, so that a GPU need not wait in the middle of a step.
         done = [_score(scores, shard, float(loss)) for scores, shard, loss in scored]
-        self._learn(total * self.live, lr)
+        total *= self.live
+        self._pull(total[: self.layout.weights])
+        self._learn(total, lr)
+        self._mask()
         return sum(done, Score())
 
     def evaluate(self, batches: Iterable[Batch]) -> Score:
@@ -154,6 +166,41 @@ class TorchEngine:
         self.weights = self._tensor(state.weights)
         self.memory = {name: self._tensor(each) for name, each in state.memory.items()}
         self.running = {name: self._tensor(each) for name, each in state.running.items()}
+
+    # -- live weights that move --------------------------------------------------------------------
+
+    def settle(self) -> None:
+        """Take weights that were loaded from elsewhere as those to begin with."""
+        self._mask()
+        if self.recipe.rewire is not None and self.recipe.rewire.rho:
+            self.memory[ANCHOR] = self.weights[: self.layout.weights].clone()
+
+    def rewire(self, share: float) -> Moved:
+        """Prune and grow; see :meth:`Engine.rewire`."""
+        how, many, memory = self.recipe.rewire, self.layout.weights, _arrays(self.memory)
+        assert how is not None
+        moved = self.wiring.rewired(
+            memory[LIVE],
+            _array(self.weights[:many]),
+            self.rule.momentum_of(memory)[:many],
+            share,
+            self.wiring.target(how.density),
+        )
+        self.memory[LIVE] = self._tensor(moved.live)
+        self.settle()
+        return moved
+
+    def _mask(self) -> None:
+        """Set dead weights to 0."""
+        if LIVE in self.memory:
+            self.weights[: self.layout.weights].mul_(self.memory[LIVE])
+
+    def _pull(self, g: Any) -> None:
+        """Add the gradient of the dynamic L2 penalty; see :meth:`Engine._pull`."""
+        if ANCHOR in self.memory:
+            assert self.recipe.rewire is not None
+            away = self.weights[: len(g)] - self.memory[ANCHOR]
+            g.add_(away, alpha=self.recipe.rewire.rho)
 
     # -- a step ------------------------------------------------------------------------------------
 
