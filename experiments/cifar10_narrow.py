@@ -90,8 +90,8 @@ def tell(tick: Tick) -> None:
         )
 
 
-def run(data: Dataset, work: Path) -> None:
-    for job in jobs(data):
+def run(data: Dataset, work: Path, *, backwards: bool) -> None:
+    for job in reversed([*jobs(data)]) if backwards else jobs(data):
         if any(row["run"] == job.name for row in read(ROWS)):
             continue
         folder = work / job.name
@@ -215,10 +215,12 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--data", type=Path, help="CIFAR-10 in any form that the trainer reads")
     parser.add_argument("--work", type=Path, default=Path("runs-cifar10-narrow"))
+    parser.add_argument("--backwards", action="store_true", help="begin with the last run")
     parser.add_argument("--report", action="store_true")
     options = parser.parse_args()
     if options.data is not None:
-        run(load(options.data, cache=cache.folder()), options.work)
+        images = load(options.data, cache=cache.folder())
+        run(images, options.work, backwards=options.backwards)
     if not options.report and options.data is None:
         parser.error("give --data to run, or --report")
     if options.report or options.data is not None:

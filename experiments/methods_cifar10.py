@@ -140,6 +140,9 @@ def found_in(setting: Setting, kept: Path) -> Iterator[tuple[Trained | Failed, d
     for method in methods():
         for seed in SEEDS:
             path = kept / f"{slug(method, seed)}.json"
+            if not path.exists():
+                print(f"{method.label} seed {seed}: not trained", file=sys.stderr)
+                continue
             record = json.loads(path.read_text())
             if "why" in record:
                 yield Failed(method, seed, record["why"]), record
