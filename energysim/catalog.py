@@ -52,23 +52,24 @@ class Found:
     """``path``, ``current folder``, ``bundled`` or the folder of ``ENERGYSIM_PATH``"""
 
 
-def find(kind: Kind, name: str) -> Found:
+def find(kind: Kind, name: str | Path) -> Found:
     """Find the file of a network (``nets``) or of hardware (``hw``).
 
     Parameters
     ----------
     kind : {"nets", "hw"}
         What the file describes.
-    name : str
-        A path, or a name with or without ``.yaml``.
+    name : str or Path
+        A path, or a name with or without ``.yaml``; a ``Path`` is always one.
 
     Raises
     ------
     InputError
         If there is none; names the nearest one and all that are known.
     """
-    path = Path(name)
-    is_path = "/" in name or os.sep in name
+    path, is_path = Path(name), isinstance(name, Path)
+    name = str(name)
+    is_path = is_path or "/" in name or os.sep in name
     if is_path or (path.suffix in (*_SUFFIXES, _MODEL_SUFFIX) and _exists(path)):
         _refuse_other_kind(kind, path)
         return Found(path, "path")
@@ -102,7 +103,7 @@ def names(kind: Kind) -> list[str]:
     return sorted(found)
 
 
-def load_hardware(name_or_path: str) -> Hardware:
+def load_hardware(name_or_path: str | Path) -> Hardware:
     """Load hardware by name or path.
 
     Raises
@@ -115,7 +116,7 @@ def load_hardware(name_or_path: str) -> Hardware:
 
 
 def load_network(
-    name_or_path: str,
+    name_or_path: str | Path,
     *,
     pattern: str | None = None,
     scale: Scale = FILE_SIZE,
@@ -126,7 +127,7 @@ def load_network(
 
     Parameters
     ----------
-    name_or_path : str
+    name_or_path : str or Path
         Which network; an ``.onnx`` file is imported.
     pattern : str, optional
         Pre-defined sparsity pattern to lay over a dense network.
