@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from itertools import pairwise
 from math import log10
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,7 @@ from trainable import ATTENTION, images_for, network_of
 
 import energysim as es
 from energysim.errors import InputError, InputErrors
-from energysim.network import Network
+from energysim.network import Network, Scale
 from energysim.prune import (
     METHODS,
     CollapseError,
@@ -27,7 +28,8 @@ from energysim.prune import (
     prune,
 )
 from energysim.train.data import digits, in_order
-from energysim.train.parameters import start
+from energysim.train.parameters import Slot, start
+from energysim.train.recipe import Recipe
 
 RNG = np.random.default_rng
 
@@ -176,6 +178,69 @@ def test_grasp_of_a_linear_network_is_the_hessian_by_hand() -> None:
     expected = w * (bent @ x.T / temperature / many)
     found = own.views(Grasp(own, batch)(own, own.live, RNG(0)))["l0"].reshape(4, 6)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6 * np.abs(expected).max())
+
+
+def test_grasp_holds_every_unit_on_its_side() -> None:
+    """A difference of gradients over a step counts the jumps of units that pass 0 (hundreds here).
+
+    Expected is the derivative of the gradient along itself, by hand, with all signs held.
+    """
+    inputs, hidden, classes, many, temperature = 20, 300, 5, 100, 200.0
+    network = built(
+        {"name": "a", "kind": "linear", "out": hidden, "activation": "relu"},
+        {"name": "b", "kind": "linear", "out": classes},
+        size=(inputs, 1, 1),
+    )
+    own, batch = begun(network), images_for(network, many)
+    first, second = (each[0, :, :, 0, 0] for each in own.views(own.weights).values())
+    x = batch.x.reshape(inputs, many).astype(np.float64)
+    on = first @ x > 0
+
+    def slopes(logits: Any) -> Any:
+        shares = np.exp(logits) / np.exp(logits).sum(axis=0)
+        return shares, (shares - np.eye(classes)[batch.y].T) / many / temperature
+
+    shares, wrong = slopes(second @ (on * (first @ x)) / temperature)
+    along = (on * (second.T @ wrong)) @ x.T, wrong @ (on * (first @ x)).T
+    moved = second @ (on * (along[0] @ x)) + along[1] @ (on * (first @ x))
+    moved /= temperature
+    bent = shares * (moved - (shares * moved).sum(axis=0)) / many / temperature
+    expected = (
+        first * ((on * (along[1].T @ wrong + second.T @ bent)) @ x.T),
+        second * (bent @ (on * (first @ x)).T + wrong @ (on * (along[0] @ x)).T),
+    )
+    found = own.views(Grasp(own, batch)(own, own.live, RNG(0))).values()
+    for each, by_hand in zip(found, expected, strict=True):
+        np.testing.assert_allclose(each[0, :, :, 0, 0], by_hand, atol=1e-7 * abs(by_hand).max())
+
+
+@pytest.mark.parametrize("name", ["vgg16", "mobilenet_v2", "efficientnet_b0", "googlenet"])
+def test_grasp_is_what_automatic_differentiation_gives(name: str) -> None:
+    """Of ReLU, ReLU6 and Swish, and of pools that overlap; by PyTorch, twice."""
+    torch = pytest.importorskip("torch")
+    from energysim.train.torch_engine import TorchEngine
+
+    network = es.load_network(name, scale=Scale(0.1, 32, 10))
+    own, batch = begun(network), images_for(network, 8, dtype=np.float64)
+    plain = own.model(8, linear=False).network
+    engine = TorchEngine(plain, Recipe(), RNG(0), dtype="float64")
+    vector = torch.from_numpy(own.weights if own.scale is None else own.weights * own.scale)
+    vector.requires_grad_()
+    leaves = {slot.name: torch_view(slot, vector) for slot in engine.layout.slots}
+    scores = engine._forward(leaves, batch, training=False) / 200
+    loss = torch.nn.functional.cross_entropy(scores, torch.from_numpy(batch.y))
+    (along,) = torch.autograd.grad(loss, vector, create_graph=True)
+    (moved,) = torch.autograd.grad((along * along.detach()).sum(), vector)
+    expected = (moved * vector).detach().numpy()
+    found = Grasp(own, batch)(own, own.live, RNG(0))
+    np.testing.assert_allclose(found, expected, atol=1e-5 * abs(expected).max())
+
+
+def torch_view(slot: Slot, vector: Any) -> Any:
+    """Weights of a slot, in order, as PyTorch convolves with them."""
+    groups, filters, channels, height, width = slot.shape
+    flat = vector[slot.start : slot.stop]
+    return flat.view(groups, filters, height, width, channels).permute(0, 1, 4, 2, 3)
 
 
 # -- which weights stay ----------------------------------------------------------------------------

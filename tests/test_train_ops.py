@@ -236,6 +236,11 @@ def test_pools(shape: Shape) -> None:
     np.testing.assert_array_equal(y, largest.reshape(y.shape))
     found = ops.max_pool_backward(dy, x, y, shape)
     assert_gradient(lambda: ops.max_pool(x, shape), x, dy, found)
+    np.testing.assert_array_equal(ops.max_pool_at(x, x, y, shape), y)
+    # taking elements and sending gradients to them are each other's transpose
+    other = np.random.default_rng(1).standard_normal(x.shape)
+    taken = ops.max_pool_at(other, x, y, shape)
+    assert (taken * dy).sum() == pytest.approx((other * found).sum())
     for count_padding in (False, True):
         size = shape[Dim.R] * shape[Dim.S]
         means = [np.sum(each, axis=0) / (size if count_padding else len(each)) for each in seen]

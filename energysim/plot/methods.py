@@ -54,6 +54,9 @@ PANEL_IN = {True: 2.0, False: 2.2}
 MARKER = 0.62
 """Size of a point, in sizes of words."""
 
+COLLAPSED = 0.25
+"""Share of the methods that may stand below the axis, where they would squeeze all others."""
+
 BEHIND = 1.6
 """Room beside the costs, as a factor of the distance of neighbours, on a logarithmic axis."""
 
@@ -82,7 +85,8 @@ def methods_figure(
     matplotlib.figure.Figure
         A panel a machine and batch, as far as costs depend on them; a point a method and density,
         in the colour of what the method does and a shape of its own, with the front as steps and
-        names where it bends.
+        names where it bends. A few methods that collapsed stand at the lower edge, with their
+        accuracy.
     """
     panels = found.panels([AXES[name] for name in axes])
     narrow = width_in < NARROW_IN
@@ -150,19 +154,19 @@ def _draw(
     words = [panel.hardware, f"batch {panel.batch}" if panel.batch else ""]
     axes.set_title(" · ".join(filter(None, words)), fontsize=size, loc="left", color=INK)
     accuracies = [each.accuracy(robust=panel.robust) for each in found.points]
-    _limits(axes, costs, accuracies)
+    edge = _limits(axes, costs, accuracies)
     fronts = found.front(panel)
     for point, cost, front, (percent, std) in zip(
         found.points, costs, fronts, accuracies, strict=True
     ):
         look = looks[point.method.name]
-        if std:
+        if std and percent > edge:
             axes.plot((cost, cost), (percent - std, percent + std),
                       color=dark(look.colour), linewidth=0.5, alpha=0.6, zorder=2,
                       solid_capstyle="butt")  # fmt: skip
-        axes.plot(cost, percent, marker=look.marker, markersize=size * MARKER,
+        axes.plot(cost, max(percent, edge), marker=look.marker, markersize=size * MARKER,
                   color=look.colour, markeredgecolor=dark(look.colour), markeredgewidth=0.5,
-                  linestyle="", zorder=4 if front else 3)  # fmt: skip
+                  linestyle="", zorder=4 if front else 3, clip_on=percent >= edge)  # fmt: skip
     on_front = [(cost, percent) for cost, (percent, _), front
                 in zip(costs, accuracies, fronts, strict=True) if front]  # fmt: skip
     steps = draw_front(axes, on_front)
@@ -180,7 +184,8 @@ def _scaled(found: Comparison, panel: Panel) -> tuple[list[float], str]:
 
 def _limits(
     axes: Axes, costs: Sequence[float], accuracies: Sequence[tuple[float, float | None]]
-) -> None:
+) -> float:
+    """Set what the axes reach; the least accuracy that has room."""
     low, high = min(costs), max(costs)
     if low > 0 and high > LOGARITHMIC * low:
         axes.set_xscale("log")
@@ -189,10 +194,30 @@ def _limits(
     else:
         margin = 0.1 * (high - low) or 0.1 * high or 1.0
         axes.set_xlim(max(0.0, low - margin), high + margin)
-    least = min(percent - (std or 0) for percent, std in accuracies)
-    most = max(percent + (std or 0) for percent, std in accuracies)
+    collapsed = _collapsed([percent for percent, _ in accuracies])
+    shown = [each for each in accuracies if each[0] > collapsed]
+    least = min(percent - (std or 0) for percent, std in shown)
+    most = max(percent + (std or 0) for percent, std in shown)
     room = 0.12 * (most - least) or 1.0
     axes.set_ylim(least - room, most + room)
+    return least - room
+
+
+def _collapsed(percents: Sequence[float]) -> float:
+    """Accuracy that few have at most, farther from all others than these are from each other.
+
+    Examples
+    --------
+    >>> _collapsed([98.4, 97.1, 48.6, 98.8, 99.1, 98.0, 98.1, 97.9, 82.4])
+    82.4
+    >>> _collapsed([98.4, 97.1, 96.6])
+    -inf
+    """
+    order = sorted(percents)
+    for many in range(int(COLLAPSED * len(order)), 0, -1):
+        if order[many] - order[many - 1] > order[-1] - order[many]:
+            return order[many - 1]
+    return float("-inf")
 
 
 def _write_names(
@@ -201,28 +226,29 @@ def _write_names(
     axes: Axes,
     steps: list[tuple[float, float, float, float]],
 ) -> None:
-    """Names beside the points of the front and the dense network."""
+    """Names beside the points of the front, the dense network, and those below the axis."""
     size = words_pt(figure_of(axes).get_figwidth())
     costs, _ = _scaled(found, panel)
     looks = method_looks(found)
     percents = [each.accuracy(robust=panel.robust)[0] for each in found.points]
+    edge = axes.get_ylim()[0]
     named = [
         Label(
-            point.method.label,
+            point.method.label if percent > edge else f"↓ {point.method.label}: {percent:.1f} %",
             cost,
-            percent,
+            max(percent, edge),
             {"fontsize": size - 1, "color": dark(looks[point.method.name].colour)},
             size * MARKER / 2,
         )
         for point, cost, percent, front in zip(
             found.points, costs, percents, found.front(panel), strict=True
         )
-        if front or point.method.name == "dense"
+        if front or point.method.name == "dense" or percent <= edge
     ]
     place_labels(
         axes,
         named,
-        points=np.column_stack([costs, percents]),
+        points=np.column_stack([costs, np.maximum(percents, edge)]),
         lines=steps,
         radius_pt=size * MARKER / 2,
     )

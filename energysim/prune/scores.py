@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from energysim.errors import InputError
 from energysim.network import Activation, Layer, LayerKind, Network, PoolMode
+from energysim.prune.kinks import Held
 from energysim.train import ops
 from energysim.train.data import Batch
 from energysim.train.fold import by_filter
@@ -28,7 +29,7 @@ Live = npt.NDArray[np.bool_]
 TEMPERATURE = 200.0
 """What GraSP divides the scores of the classes by, as in its authors' code."""
 
-STEP = 1e-5
+STEP = 1e-6
 """Of GraSP's difference of gradients, as a share of the length of the weights."""
 
 
@@ -96,6 +97,10 @@ class Start:
         plain = replace(self.network, layers=layers, pattern="dense")
         return Model.of(plain, dtype=np.float64, batch=images)
 
+    def scaled(self, weights: Floats) -> dict[str, Floats]:
+        """Weights by name for a model of :meth:`model`: with the scales of norms in them."""
+        return self.layout.views(weights if self.scale is None else weights * self.scale)
+
     def gradient(
         self, model: Model, weights: Floats, x: Floats, of_scores: Callable[[Floats], Floats]
     ) -> Floats:
@@ -111,7 +116,7 @@ class Start:
         of_scores : callable
             From the scores, shape (classes, N), to their gradient.
         """
-        views = self.layout.views(weights if self.scale is None else weights * self.scale)
+        views = self.scaled(weights)
         scores, trace = model.forward(views, x)
         found = np.zeros(self.layout.total)
         model.backward(views, trace, of_scores(scores), found)
@@ -163,7 +168,8 @@ class Grasp:
     """GraSP: how much the gradient's length would lose with a weight, w (H g).
 
     Wang et al., ICLR 2020, equation 8, with the sign that keeps what is largest. H g is a central
-    difference of gradients along g.
+    difference of gradients along g, with all kinks held where they are, as by automatic
+    differentiation: the network is a polynomial then.
     """
 
     def __init__(self, start: Start, batch: Batch) -> None:
@@ -179,8 +185,10 @@ class Grasp:
         if not length:
             return np.zeros_like(weights)
         step = along * (STEP * float(np.linalg.norm(weights)) / length)
-        more = start.gradient(self.model, weights + step, x, loss)
-        less = start.gradient(self.model, weights - step, x, loss)
+        _, trace = self.model.forward(start.scaled(weights), x)
+        held = Held.of_pass(self.model, trace)
+        more = start.gradient(held, weights + step, x, loss)
+        less = start.gradient(held, weights - step, x, loss)
         scale = length / (2 * STEP * float(np.linalg.norm(weights)))
         return (more - less) * scale * weights
 

@@ -568,6 +568,32 @@ def max_pool_backward(dy: Floats, x: Floats, y: Floats, shape: Shape) -> Floats:
     return dx
 
 
+def max_pool_at(x: Floats, of: Floats, largest: Floats, shape: Shape) -> Floats:
+    """Element of each window where another input has its largest, the first of equal ones.
+
+    Parameters
+    ----------
+    x : ndarray, shape (C, H, W, N)
+    of, largest : ndarray
+        The other input, and what :func:`max_pool` gives of it.
+    shape : Shape
+        Of the layer.
+
+    Returns
+    -------
+    ndarray, shape (C, P, Q, N)
+    """
+    y = _output(x, shape, 0)
+    for some in channel_blocks(x):
+        left = np.ones_like(largest[some])  # of each window, until it has found its element
+        for out, inside in _meetings(shape):
+            part = np.equal(of[some][inside], largest[some][out]).astype(x.dtype)
+            part *= left[out]
+            left[out] -= part
+            y[some][out] += part * x[some][inside]
+    return y
+
+
 def average_pool(x: Floats, shape: Shape, *, count_padding: bool = False) -> Floats:
     """Mean of each window.
 
