@@ -1,6 +1,7 @@
 """The largest compression at which a method of pruning empties no layer, by steps of 10^(1/4).
 
 python benchmarks/prune_critical.py mlp vgg16   # writes prune_critical.csv; 20 minutes
+python benchmarks/prune_critical.py vgg16 --methods grasp   # only these rows anew
 
 Weights begin as those of SynFlow's authors do: all normal with variance 2 / inputs, linear layers
 too. Images of snip and grasp are noise, which tells nothing of classes; critical compressions hang
@@ -30,6 +31,8 @@ from energysim.train.parameters import Layout
 RESULT = Path(__file__).with_suffix(".csv")
 WIDTHS = (784, 1000, 300, 100, 10)
 QUARTER = 4
+KEY = ("network", "method", "steps", "schedule", "seed")
+"""Columns of the table that name a row."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ CASES = {
         Case("random", 1, "exponential", 3.25),
         Case("magnitude", 1, "exponential", 2.75),
         Case("snip", 1, "exponential", 3.5, (0,)),
-        Case("grasp", 1, "exponential", 3.5, (0,)),
+        Case("grasp", 1, "exponential", 3.5),
         Case("synflow", 100, "exponential", 6.0, (0,)),
     ),
 }
@@ -129,9 +132,9 @@ def critical(network: Network, case: Case, settings: dict[str, Any]) -> tuple[fl
     return 0.0, next_emptied
 
 
-def rows(name: str) -> Iterator[dict[str, object]]:
+def rows(name: str, methods: list[str]) -> Iterator[dict[str, object]]:
     network = network_of(name)
-    for case in CASES[name]:
+    for case in (each for each in CASES[name] if each.method in methods):
         for seed in case.seeds:
             settings: dict[str, Any] = {"seed": seed, "begun": begun(network, seed)}
             if case.method in BY_DATA:
@@ -153,19 +156,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("networks", nargs="+", choices=sorted(CASES))
     assert all(case.method in STEPS for cases in CASES.values() for case in cases)
-    kept: list[dict[str, object]] = []
-    wanted = parser.parse_args().networks
+    parser.add_argument("--methods", nargs="+", choices=list(STEPS), default=list(STEPS))
+    options = parser.parse_args()
+    kept: dict[tuple[str, ...], dict[str, object]] = {}
     if RESULT.exists():
         with RESULT.open(encoding="utf-8", newline="") as file:
-            kept = [dict(row) for row in csv.DictReader(file) if row["network"] not in wanted]
-    for name in wanted:
-        for row in rows(name):
-            kept.append(row)
+            kept = {tuple(row[word] for word in KEY): dict(row) for row in csv.DictReader(file)}
+    for name in options.networks:
+        for row in rows(name, options.methods):
+            kept[tuple(str(row[word]) for word in KEY)] = row
             print(*row.values(), flush=True)
             with RESULT.open("w", newline="", encoding="utf-8") as file:
-                writer = csv.DictWriter(file, list(kept[0]))
+                writer = csv.DictWriter(file, list(row))
                 writer.writeheader()
-                writer.writerows(kept)
+                writer.writerows(kept.values())
 
 
 if __name__ == "__main__":

@@ -44,7 +44,10 @@ energies that were looked up are there as numbers)."""
 _NOT_ASKED = {"budget_s"}
 """Options of the search that a proven answer does not depend on."""
 
-SHOWING = ("accuracy", "cli", "pareto", "plot", "report", "train")
+SHOWING = (
+    "accuracy", "cli", "lowrank", "methods", "pareto", "plot", "prune", "report", "train",
+    "validation",
+)  # fmt: skip
 """Parts of the package that no count or search uses."""
 
 

@@ -38,6 +38,8 @@ from energysim.train.attacks import Attack
 from energysim.train.data import digits
 from energysim.train.job import Job
 from energysim.train.recipe import Adversarial, Recipe, Rewire
+from energysim.train.shrunk import shrunk_with
+from energysim.train.weights import Weights
 
 QUICK = Recipe(epochs=1, batch=64, lr=0.05)
 
@@ -76,6 +78,8 @@ def test_names_and_groups() -> None:
         ("synflow@x", "is no density"),
         ("synflow@2", "above 0 and at most 1"),
         ("dense@0.1", "a density of its own"),
+        ("mobilenet_v2@x", "is no width"),
+        ("mobilenet_v2@0", "a width is above 0"),
         ("PS4_P5", "PS4_P4"),
     ],
 )
@@ -209,6 +213,31 @@ def test_costs_are_those_of_runs(comparison: Comparison, cache: Cache) -> None:
             ]
             assert point.inference["edge_tpu", batch].energy_mj == pytest.approx(np.mean(each))
     assert [each.method.name for each in comparison.failed] == ["narrow"] * 2
+
+
+def test_dead_channels_are_left_out_where_asked_for(
+    trained: list[Trained | Failed], cache: Cache, tmp_path: Path
+) -> None:
+    """Of a mask by chance at 3 %: costs are of the small network, training is of the masked one."""
+    machine = [es.load_hardware("edge_tpu")]
+    methods = named("dense", "random@0.03")
+    own = replace(setting(tmp_path), shrink=True)
+    dense, small = train_all(methods, own)
+    assert isinstance(dense, Trained)
+    assert isinstance(small, Trained)
+    assert dense.small is None
+    assert small.used is small.small
+    weights = Weights.load(tmp_path / small.jobs[-1].name / "weights.npz")
+    assert small.used == shrunk_with(small.network, weights)[0].network
+    found = compare_trained([dense, small], own.network, machine, (1,), training=True, cache=cache)
+    whole = [replace(each, small=None) for each in (dense, small)]
+    other = compare_trained(whole, own.network, machine, (1,), training=True, cache=cache)
+    assert found.points[0] == other.points[0]
+    small_row, whole_row = found.rows()[1], other.rows()[1]
+    assert small_row["training_energy_mj"] == whole_row["training_energy_mj"]
+    for word in ("energy_mj", "parameters", "macs"):
+        assert small_row[word] < whole_row[word]
+    assert small_row["accuracy_percent"] == whole_row["accuracy_percent"]
 
 
 def test_training_counts_all_runs_that_a_method_took(

@@ -138,6 +138,12 @@ def _axes(_ctx: click.Context, _param: click.Parameter, text: str) -> tuple[str,
     is_flag=True,
     help="Count the costs of the first seed's network alone, where those of other seeds differ.",
 )
+@click.option(
+    "--shrink",
+    is_flag=True,
+    help="Count networks in use without the channels that do nothing, as 'energysim shrink' makes "
+    "them; what they tell is the same.",
+)
 @options.width
 @options.side
 @click.option(
@@ -217,6 +223,7 @@ def command(
     outputs: tuple[Path, ...],
     *,
     first_seed: bool,
+    shrink: bool,
     no_cache: bool,
     quiet: bool,
     **own: Any,
@@ -250,7 +257,7 @@ def command(
     given = {key: own[key] for key in (*OWN, "adversarial") if own[key] is not None}
     attacks = attacks_of(() if attack_word is None else (attack_word,), attack_images)
     setting = _setting(net, data, per_class, (width, side), recipe_name, given, seeds, out, threads)
-    setting = replace(setting, backend=backend, device=device)
+    setting = replace(setting, backend=backend, device=device, shrink=shrink)
     if attacks:
         setting = replace(setting, attack=attacks[0], attacked=attack_images)
     _refuse(asked, setting)

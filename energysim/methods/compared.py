@@ -106,12 +106,12 @@ class Point:
     @property
     def parameters(self) -> float:
         """Mean over seeds."""
-        return mean(each.network.parameters for each in self.runs)
+        return mean(each.used.parameters for each in self.runs)
 
     @property
     def effective_macs(self) -> float:
         """Mean over seeds, for one image."""
-        return mean(each.network.effective_macs for each in self.runs)
+        return mean(each.used.effective_macs for each in self.runs)
 
     def cost(self, axis: Axis, hardware: str, batch: int) -> float:
         """What accuracy is set against."""
@@ -221,7 +221,7 @@ class Comparison:
             "robust_percent": point.robust_percent,
             "robust_std_percent": point.robust_std,
             "parameters": point.parameters,
-            "macs": mean(each.network.macs for each in point.runs),
+            "macs": mean(each.used.macs for each in point.runs),
             "effective_macs": point.effective_macs,
         }
 
@@ -314,8 +314,8 @@ def compare_trained(
 
 def _distinct(runs: Sequence[Trained]) -> Sequence[Trained]:
     """One run if the networks of all are the same, else all."""
-    first = runs[0].network
-    return runs[:1] if all(each.network == first for each in runs) else runs
+    first = runs[0].used
+    return runs[:1] if all(each.used == first for each in runs) else runs
 
 
 def _inference(
@@ -325,9 +325,7 @@ def _inference(
     cache: Cache | None,
     settings: Mapping[str, Any],
 ) -> Figures:
-    results = [
-        simulate(each.network, hardware, batch=batch, cache=cache, **settings) for each in runs
-    ]
+    results = [simulate(each.used, hardware, batch=batch, cache=cache, **settings) for each in runs]
     return Figures(
         mean(each.total_energy_mj for each in results) / batch,
         mean(each.total_time_ms for each in results) / batch,

@@ -27,6 +27,7 @@ from energysim.train.parameters import start
 from energysim.train.recipe import Recipe, Rewire
 from energysim.train.record import MASKS, WEIGHTS_FILE
 from energysim.train.run import Tell
+from energysim.train.shrunk import shrunk_with
 from energysim.train.weights import Weights
 
 PER_CLASS = 10
@@ -51,6 +52,8 @@ class Setting:
     """that accuracy is measured under too"""
     attacked: int | None = None
     """test images that are attacked, from the first; by default all"""
+    shrink: bool = False
+    """count networks as they are used without the channels that do nothing"""
 
     @classmethod
     def of(
@@ -113,7 +116,7 @@ class Trained:
     method: Method
     seed: int
     network: Network = field(repr=False)
-    """whose costs count"""
+    """as it was trained"""
     top1: float
     jobs: tuple[Job, ...] = field(repr=False)
     """all runs it took, its own last"""
@@ -121,6 +124,14 @@ class Trained:
     """that each of them was trained"""
     robust: float | None = None
     """share of attacked images that is told right, where some were"""
+    small: Network | None = field(default=None, repr=False)
+    """that network without the channels that do nothing, with the same scores; None where it was
+    not asked for, or all do something"""
+
+    @property
+    def used(self) -> Network:
+        """The network whose costs in use count."""
+        return self.small or self.network
 
 
 @dataclass(frozen=True)
@@ -222,7 +233,17 @@ def _trained(
     robust = None if attack is None else _robust(row, attack, setting)
     jobs, rows = zip(*before, (own, row), strict=True)
     epochs = tuple(int(each["epochs"]) for each in rows)
-    return Trained(method, seed, network, row["top1"], jobs, epochs, robust)
+    small = _small(network, Weights.load(folder / WEIGHTS_FILE)) if setting.shrink else None
+    return Trained(method, seed, network, row["top1"], jobs, epochs, robust, small)
+
+
+def _small(network: Network, weights: Weights) -> Network | None:
+    """A trained network without the channels that do nothing, if there are any."""
+    found, _ = shrunk_with(network, weights)
+    same = not found.removed and all(
+        found.network.layer(layer.name).shape == layer.shape for layer in network.layers
+    )
+    return None if same else found.network
 
 
 def _robust(row: Row, attack: Attack, setting: Setting) -> float:
