@@ -36,6 +36,7 @@ from energysim.methods import (
 from energysim.methods.named import DNR, TUCKER2
 from energysim.methods.trained import network_of
 from energysim.network import Network, Scale
+from energysim.network.shrink import DisconnectedError, shrunk
 from energysim.plot.methods import methods_figure
 from energysim.plot.style import save
 from energysim.prune import METHODS as PRUNING
@@ -156,8 +157,38 @@ def found_in(setting: Setting, kept: Path) -> Iterator[tuple[Trained | Failed, d
             yield Trained(method, seed, network, row["top1"], jobs, epochs), record
 
 
-def report(setting: Setting, kept: Path, *, trains: bool) -> None:
+def without_dead_channels(found: Trained | Failed) -> Trained | Failed:
+    """As it is used without the channels that are dead for all weights."""
+    masked = found.method.name in (*PRUNING, DNR)
+    if isinstance(found, Failed) or not masked:
+        return found
+    try:
+        return replace(found, small=shrunk(found.network).network)
+    except DisconnectedError as error:
+        return Failed(found.method, found.seed, str(error))
+
+
+def report(setting: Setting, kept: Path, *, shrink: bool) -> None:
     pairs = list(found_in(setting, kept))
+    if not shrink:
+        runs(pairs)
+    found = [without_dead_channels(each) if shrink else each for each, _ in pairs]
+    compared = compare_trained(
+        found,
+        setting.network,
+        [load_hardware(name) for name in CHIPS],
+        BATCHES,
+        all_seeds=False,
+        cache=Cache(folder()),
+        progress=lambda done, of, name: print(f"{done}/{of} {name}", file=sys.stderr, flush=True),
+    )
+    name = "methods_shrunk" if shrink else "methods"
+    write_atomically(HERE / f"{name}.csv", as_csv(compared.rows()))
+    save(methods_figure(compared, ("energy", "parameters")), HERE / f"{name}.png")
+
+
+def runs(pairs: list[tuple[Trained | Failed, dict[str, Any]]]) -> None:
+    """A row a run, and the accuracies of its epochs."""
     rows, curves = [], []
     for found, record in pairs:
         who = {"method": found.method.label, "seed": found.seed}
@@ -168,19 +199,6 @@ def report(setting: Setting, kept: Path, *, trains: bool) -> None:
         curves += [who | {name: line[name] for name in CURVE[2:]} for line in record["log"]]
     write_atomically(HERE / "runs.csv", to_csv(rows, RUN))
     write_atomically(HERE / "curves.csv", to_csv(curves, CURVE))
-    compared = compare_trained(
-        [found for found, _ in pairs],
-        setting.network,
-        [load_hardware(name) for name in CHIPS],
-        BATCHES,
-        training=trains,
-        all_seeds=False,
-        cache=Cache(folder()),
-        progress=lambda done, of, name: print(f"{done}/{of} {name}", file=sys.stderr, flush=True),
-    )
-    write_atomically(HERE / "methods.csv", as_csv(compared.rows()))
-    axes = ("energy", "training-energy", "parameters") if trains else ("energy", "parameters")
-    save(methods_figure(compared, axes), HERE / "methods.png")
 
 
 if __name__ == "__main__":
@@ -192,7 +210,9 @@ if __name__ == "__main__":
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--backend", default="torch")
     parser.add_argument("--epochs", type=int, help="another number, to try")
-    parser.add_argument("--training-energy", action="store_true")
+    parser.add_argument(
+        "--shrink", action="store_true", help="report networks without their dead channels"
+    )
     options = parser.parse_args()
     common = setting_of(
         load(options.data), options.work, options.device, options.backend, options.epochs
@@ -201,4 +221,4 @@ if __name__ == "__main__":
     if options.what == "train":
         train(common, shares(of)[own], options.work / "kept")
     else:
-        report(common, options.work / "kept", trains=options.training_energy)
+        report(common, options.work / "kept", shrink=options.shrink)
