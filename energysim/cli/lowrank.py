@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 WAYS = ("error", "singular", "uniform", "random", "search")
 COSTS = ("macs", "parameters", "energy", "latency")
 WORDS = {each: each for each in COSTS} | {"macs": "MACs"}
-UNITS = {"macs": "1", "parameters": "1", "energy": "mJ", "latency": "ms"}
-"""Of costs in files; of a batch, where there is hardware."""
-
 WEIGHTS = ".weights.npz"
 """Ends the name of the file of weights beside a network file."""
 
@@ -287,22 +284,24 @@ def _where(hw: str | None, settings: dict[str, Any]) -> dict[str, Any]:
 
 def _text(low: Lowered, target: options.Target, where: dict[str, Any], *, drawn: bool) -> str:
     from energysim.cli import render
+    from energysim.lowrank.ranks import COSTS as COSTS_IN
 
+    rows = low.rows()
     if target.form == "csv":
-        return render.as_csv(low.rows())
+        return render.as_csv(rows)
     if target.form == "json":
         about = {
             "network": low.dense.name,
             "by": low.way,
             "cost": low.cost,
-            "cost_unit": UNITS[low.cost],
+            "cost_unit": COSTS_IN[low.cost] or "1",
             **where,
             "share": low.share,
             "kept": low.kept,
             "drawn_weights": drawn,
             **low.totals(),
         }
-        return render.as_json({"lowrank": about, "layers": low.rows()})
+        return render.as_json({"lowrank": about, "layers": rows})
     return render.grid_text(_grid(low, where, drawn=drawn), target)
 
 

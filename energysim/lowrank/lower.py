@@ -14,6 +14,7 @@ from energysim.errors import InputError
 from energysim.errors import did_you_mean as hint
 from energysim.hardware import Hardware
 from energysim.lowrank.ranks import (
+    COSTS,
     OPTIONS,
     Choice,
     Menu,
@@ -100,6 +101,7 @@ class Lowered:
                 "map_words": map_words(layer) if ranks is None else Chain(layer, ranks).map_words,
                 "cost_before": float(costs[-1]),
                 "cost": float(costs[place]),
+                "cost_unit": COSTS[self.cost] or "1",
             }
             if self.probabilities is not None:
                 row["probability"] = self.probabilities[name]
