@@ -8,6 +8,7 @@ product of the Hessian and the step that automatic differentiation gives.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,7 +36,7 @@ class Held(Model):
         """Hold a model at what a pass forward left, which must not have been used up."""
         return cls(model.network, model.layout, model.plans, model.dtype, trace)
 
-    def _computed(self, layer: Layer, weights: Arrays, outputs: Arrays) -> Floats:  # type: ignore[override]
+    def _computed(self, layer: Layer, weights: Arrays, outputs: Mapping[str, Floats]) -> Floats:
         if not _picks(layer):
             return super()._computed(layer, weights, outputs)
         (x,) = operands_of(layer, outputs)
@@ -77,11 +78,8 @@ class Held(Model):
     def _met(self, layer: Layer) -> tuple[Floats, Floats]:
         """What a pool was given in the pass, and what it gave."""
         (x,) = operands_of(layer, self.at.outputs)
-        return x, self._pooled(layer)
-
-    def _pooled(self, layer: Layer) -> Floats:
-        """What a pool gave before its activation function."""
-        return self.at.between.get(layer.name, self.at.outputs[layer.name])
+        # before its activation function, if it has one
+        return x, self.at.between.get(layer.name, self.at.outputs[layer.name])
 
 
 def _picks(layer: Layer) -> bool:
