@@ -637,7 +637,11 @@ def _plain_sentence(mistake: _Mistake) -> str:
     if limits:
         return limits
     message = mistake.message.removeprefix("Value error, ").replace("Input should be", "must be")
-    return message if "got " in message else f"{message[:1].lower()}{message[1:]}, got {given}"
+    # Fields that don't go together: what was given is all of them.
+    whole = mistake.type == "value_error" and isinstance(mistake.input, dict)
+    if whole or "got " in message:
+        return message
+    return f"{message[:1].lower()}{message[1:]}, got {given}"
 
 
 def _limit_sentence(mistake: _Mistake) -> str:

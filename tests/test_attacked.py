@@ -186,15 +186,27 @@ def test_the_command_tells_the_strength(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("_in_folder")
+def test_steps_of_other_lengths_are_other_attacks() -> None:
+    words = ("--attack", "pgd:0.1,steps=2", "--attack", "pgd:0.1,steps=2,length=0.01")
+    done = call(*SMALL, *words, "--attack-images", "30", "-q")
+    assert done.status == 0, done.err
+    table = done.out.split("accuracy under attack")[1]
+    assert "PGD-2, radius 0.1, steps of 0.01" in table
+    assert "±" not in table
+
+
+@pytest.mark.usefixtures("_in_folder")
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (("--density", "0.1"), "--density belongs to --rewire"),
-        (("--rewire", "irregulr"), "rewire: mode: Input should be 'irregular' or 'channel'"),
-        (("--rewire", "channel,shar=0.5"), "rewire: shar: Extra inputs are not permitted"),
+        (("--rewire", "irregulr"), "got 'irregulr'. Did you mean 'irregular'"),
+        (("--rewire", "channel,shar=0.5"), "rewire.shar: unknown field. Did you mean 'share'"),
         (("--rewire", "channel,0.5"), "'0.5' is no setting, such as share=0.5"),
         (("--rewire", "channel", "--pattern", "PS4_P4"), "is sparse in itself"),
-        (("--adversarial", "3"), "adversarial: radius: Input should be less than or equal to 1"),
+        (("--adversarial", "3"), "recipe adversarial.radius: must be <= 1, got 3"),
+        (("--stop-after", "2"), "to look at: give validation, such as 0.1\n"),
+        (("--attack", "pgd:0.1,length=inf"), "at most 1, as a share of a pixel's range, got inf"),
         (("--attack", "fgsm"), "Allowed: fgsm:RADIUS or pgd:RADIUS"),
         (("--attack-images", "3"), "--attack-images belongs to --attack"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -62,7 +63,11 @@ def test_gradient_of_images_against_differences(text: str) -> None:
 
     channels = network.input_size[0]
     target = Target(smooth, found, *(np.full((channels, 1, 1, 1), side) for side in (-3.0, 3.0)))
-    gradient = target.gradient(batch.x, batch.y)
+    scores, _ = smooth.forward(found, batch.x)
+    powers = np.exp(scores - scores.max(axis=0))
+    right = powers[batch.y, np.arange(len(batch.y))] / powers.sum(axis=0)
+    # the factor that is left out, and the mean over images
+    gradient = target.gradient(batch.x, batch.y) * (1 - right) / len(batch.y)
     rng = np.random.default_rng(1)
     for _ in range(6):
         along = rng.standard_normal(batch.x.shape)
@@ -136,6 +141,31 @@ def test_more_starts_never_help_the_network() -> None:
     assert (target.margins(two, batch.y) >= target.margins(one, batch.y) - 1e-6).all()
 
 
+def test_a_sure_network_is_no_more_robust() -> None:
+    """N4: scores thirty times as far apart are the same network, with as much to follow."""
+    target, data = learnt()
+    sure = {name: each * 30 if name.startswith("fc.") else each
+            for name, each in target.weights.items()}  # fmt: skip
+    assert target.margins(next(in_order(data, data.test, 9)).x, data.test.labels[:9]).min() < -3
+
+    def accuracy(weights: Arrays, attack: Attack) -> float:
+        some = in_order(data, data.test, 120)
+        return share(robust(replace(target, weights=weights), some, attack))
+
+    for attack in (Attack.fgsm(RADIUS), Attack(RADIUS, steps=7)):
+        assert abs(accuracy(sure, attack) - accuracy(target.weights, attack)) < 0.06
+
+
+def test_names_tell_attacks_apart() -> None:
+    usual = Attack(0.1, steps=5)
+    assert Attack(0.1, steps=5, length=usual.step).name == usual.name == "PGD-5, radius 0.1"
+    assert (
+        Attack(0.1, steps=5, length=0.01, restarts=2).name
+        == "PGD-5, radius 0.1, steps of 0.01, 2 restarts"
+    )
+    assert Attack(0.0, steps=5).name == "PGD-5, radius 0"
+
+
 def test_the_same_seed_the_same_images() -> None:
     target, data = learnt()
     some = [robust(target, in_order(data, data.test, 90), Attack(RADIUS), seed=3) for _ in range(2)]
@@ -152,6 +182,7 @@ def test_the_same_seed_the_same_images() -> None:
         ({"radius": 0.1, "steps": 0}, "at least one step"),
         ({"radius": 0.1, "restarts": 0}, "one start"),
         ({"radius": 0.1, "length": 0.0}, "length above 0"),
+        ({"radius": 0.1, "length": float("inf")}, "at most 1, as a share of .*, got inf"),
     ],
 )
 def test_refused(settings: dict[str, float], message: str) -> None:

@@ -493,6 +493,47 @@ def test_what_a_filter_gives_by_itself_counts() -> None:
         np.testing.assert_allclose(after, before, rtol=1e-12)
 
 
+def test_a_factor_that_is_constant_lets_the_image_through() -> None:
+    """A squeeze that nothing flows into scales by sigmoid(0), not by 0."""
+    network = built(
+        conv("a", 4),
+        conv("squeezed", 2, input=["a"]),
+        {"name": "pool", "kind": "pool", "kernel": "global", "mode": "average"},
+        conv("gate", 4, activation="sigmoid"),
+        {"name": "scaled", "kind": "multiply", "input": ["a", "gate"]},
+        {"name": "scores", "kind": "linear", "out": 3},
+    )
+    masked = network.with_masks(without(network, squeezed=(0, -1), gate=(-1, 1)))
+    found = liveness(masked)
+    assert not found.filled["pool"][0]
+    assert not found.pairs("gate").any()
+    assert found.reached
+    same_scores(shrunk(masked))
+
+
+def test_a_mixture_norm_gives_its_running_means_where_nothing_flows() -> None:
+    network = built(
+        conv("a", 4),
+        conv("b", 2, input=["input"]),
+        conv("c", 4),
+        {"name": "norm", "kind": "mixture_norm", "components": 2, "activation": "relu"},
+        {"name": "sum", "kind": "add", "input": ["a", "norm"]},
+        {"name": "scores", "kind": "linear", "out": 3},
+    )
+    masked = network.with_masks(without(network, b=(0, -1), c=(-1, 1)))
+    weights, running, x = begun(masked), running_start(masked, np.float64), images(masked)
+    before = Model.of(masked, dtype=np.float64)
+    assert "norm" in shrunk(masked, silent=silent_with(masked, weights, running)).removed
+    running["norm.mean"][...] = RNG(0).standard_normal((2, 4))
+    small = shrunk(masked, silent=silent_with(masked, weights, running))
+    after = Model.of(small.network, dtype=np.float64)
+    np.testing.assert_allclose(
+        after.infer(cut(small, weights), cut(small, running), x),
+        before.infer(weights, running, x),
+        rtol=1e-12,
+    )
+
+
 def test_shifts_of_norms_count_with_running_means() -> None:
     network = es.load_network("digits_cnn")
     mask = np.ones(network.layer("conv2").mask.dims, np.bool_)

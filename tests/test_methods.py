@@ -276,6 +276,10 @@ def test_attacked_images_cost_passes() -> None:
     job = Job(load(None, 1.0), digits(), recipe, 0)
     assert passes_of(job) == {"forward": 9, "recompute": 9, "input_grad": 9, "weight_grad": 2,
                              "update": 1}  # fmt: skip
+    only = QUICK.model_copy(update={"adversarial": Adversarial(radius=0.1, steps=7, clean_share=0)})
+    assert passes_of(Job(load(None, 1.0), digits(), only, 0)) == {
+        "forward": 8, "recompute": 8, "input_grad": 8, "weight_grad": 1, "update": 1,
+    }  # fmt: skip
     assert set(passes_of(Job(load(None, 1.0), digits(), QUICK, 0)).values()) == {1}
 
 

@@ -155,6 +155,7 @@ def command(
 
     _check_asked(context)
     if output is not None:
+        options.refuse_overwriting([output], (like, weights, data))
         check_writable(output)
     network = load_network(net, pattern=pattern, scale=Scale(width, side, classes))
     found = None if like is None else _alike(network, like, settings["seed"])

@@ -354,12 +354,12 @@ def recipe_named(name: str, own: dict[str, Any]) -> Recipe:
     Raises
     ------
     BadParameter
-        If there is none, or the options don't go together.
+        If there is none.
+    InputErrors
+        With all that is wrong in it or in the options, or does not go together.
     """
-    from pydantic import ValidationError
-
     from energysim.train.recipe import RECIPES, Recipe
-    from energysim.yamlio import load_model
+    from energysim.yamlio import load_model, validated
 
     if name in RECIPES:
         recipe = RECIPES[name]
@@ -373,14 +373,7 @@ def recipe_named(name: str, own: dict[str, Any]) -> Recipe:
     given |= own | nested_fields(given, **nested)
     if "schedule" in own:
         given["milestones"] = ()
-    try:
-        return Recipe.model_validate(given)
-    except ValidationError as error:
-        text = "; ".join(
-            ": ".join([*map(str, each["loc"]), each["msg"].removeprefix("Value error, ")])
-            for each in error.errors()
-        )
-        raise click.UsageError(text) from None
+    return validated(given, Recipe, name="recipe")
 
 
 def images_named(data: str, nets: Sequence[str], scale: Scale) -> Dataset:

@@ -374,7 +374,9 @@ def passes_of(job: Job) -> dict[Phase, int]:
     counted.
     """
     attacked = job.recipe.adversarial
-    learnt, struck = (1, 0) if attacked is None else (2, attacked.steps)
+    learnt, struck = 1, 0
+    if attacked is not None:
+        learnt, struck = 1 + (attacked.clean_share > 0), attacked.steps
     return {
         Phase.FORWARD: learnt + struck,
         Phase.RECOMPUTE: learnt + struck,

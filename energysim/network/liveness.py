@@ -127,7 +127,7 @@ def liveness(
     filled = _filled(network, links, quiet)
     used = _used(network, links, filled)
     every = {name: np.ones_like(flags) for name, flags in quiet.items()}
-    reached = _filled(network, links, every)
+    reached = _filled(network, links, every, beside=filled)
     weights = {
         layer.name: _weights_between(
             layer,
@@ -278,25 +278,40 @@ def _weights_between(layer: Layer, mask: Flags | None, pairs: Flags) -> int:
 
 
 def _filled(
-    network: Network, links: Mapping[str, Flags], silent: Mapping[str, Flags]
+    network: Network,
+    links: Mapping[str, Flags],
+    silent: Mapping[str, Flags],
+    beside: Mapping[str, Flags] | None = None,
 ) -> dict[str, Flags]:
-    """Channels that may differ from 0."""
+    """Channels that may differ from 0; ``beside`` says so of what they are multiplied with."""
     found = {NETWORK_INPUT: np.ones(network.input_size[0], np.bool_)}
     for layer in network.layers:
-        found[layer.name] = _given(layer, links, found) | ~silent[layer.name]
+        given = _given(layer, links, found, found if beside is None else beside)
+        found[layer.name] = given | ~silent[layer.name]
     return found
 
 
-def _given(layer: Layer, links: Mapping[str, Flags], filled: Mapping[str, Flags]) -> Flags:
+def _given(
+    layer: Layer,
+    links: Mapping[str, Flags],
+    filled: Mapping[str, Flags],
+    beside: Mapping[str, Flags],
+) -> Flags:
     """Output channels of a layer that something flows into."""
     match layer.kind:
         case LayerKind.ADD:
             return some_along(np.array([filled[name] for name in layer.inputs]), 0)
         case LayerKind.MULTIPLY:
-            return ~some_along(np.array([~filled[name] for name in layer.inputs]), 0)
+            one, other = layer.inputs
+            return (filled[one] & beside[other]) | (beside[one] & filled[other])
+        case LayerKind.MATMUL:
+            one, other = layer.inputs
+            flows = (filled[one].any() and beside[other].any()) or (
+                beside[one].any() and filled[other].any()
+            )
+            return np.full(layer.output[0], flows)
         case _ if layer.kind in MIXING:
-            flows = all if layer.kind is LayerKind.MATMUL else any
-            return np.full(layer.output[0], flows(filled[name].any() for name in layer.inputs))
+            return np.full(layer.output[0], any(filled[name].any() for name in layer.inputs))
         case _ if not layer.stores_weights:  # pools and norms
             return read_by(layer, filled)
     read = by_group(layer, read_by(layer, filled))

@@ -68,8 +68,11 @@ class Attack:
             )
         if self.steps < 1 or self.restarts < 1:
             raise InputError("an attack has at least one step and one start")
-        if self.length is not None and not self.length > 0:
-            raise InputError(f"a step has a length above 0, got {self.length:g}")
+        if self.length is not None and not 0 < self.length <= 1:
+            raise InputError(
+                "a step has a length above 0 and at most 1, as a share of a pixel's range, got"
+                f" {self.length:g}"
+            )
 
     @classmethod
     def fgsm(cls, radius: float) -> Attack:
@@ -104,15 +107,22 @@ class Attack:
     @property
     def step(self) -> float:
         """Length of a step."""
-        return self.length or REACH * self.radius / self.steps
+        return self.length or self._usual
+
+    @property
+    def _usual(self) -> float:
+        """Length of a step where none is given."""
+        return REACH * self.radius / self.steps
 
     @property
     def name(self) -> str:
-        """Its strength in words, to stand beside every accuracy."""
+        """Its strength in words, to stand beside every accuracy; different for different ones."""
         if not self.drawn and self.steps == 1:
             return f"FGSM, radius {self.radius:.3g}"
-        more = f", {self.restarts} restarts" if self.restarts > 1 else ""
-        return f"PGD-{self.steps}, radius {self.radius:.3g}{more}"
+        words = [f"PGD-{self.steps}", f"radius {self.radius:.3g}"]
+        words += [f"steps of {self.step:.3g}"] if self.step != self._usual else []
+        words += [f"{self.restarts} restarts"] if self.restarts > 1 else []
+        return ", ".join(words)
 
 
 def share(text: str) -> float:
@@ -184,25 +194,31 @@ class Target:
         counts as an error here.
         """
         scores, _ = self.model.forward(self.weights, x)
-        places = np.arange(len(labels))
-        right = scores[labels, places]
-        others = scores.copy()
-        others[labels, places] = -np.inf
-        margin: Floats = others.max(axis=0) - right
+        margin: Floats = _wrong(scores, labels).max(axis=0) - scores[labels, np.arange(len(labels))]
         return margin
 
     def gradient(self, x: Floats, labels: npt.NDArray[np.integer]) -> Floats:
-        """Gradient of the loss by the images, shape (C, H, W, N).
+        """Gradient of the loss by the images, up to a factor for each, shape (C, H, W, N).
 
         Raises
         ------
         CancelledError
             If attacks are given up.
+
+        Notes
+        -----
+        With p the probabilities of the classes and y the right one, the gradient of the
+        cross-entropy by the scores is 1 - p_y times that of the mean score of the wrong classes,
+        weighted by p, less the right one. Attacks need its sign only. The factor is left out:
+        where a network is sure, rounding makes it 0, and an attack would find nothing to follow.
         """
         if self.stop.is_set():
             raise CancelledError
         scores, trace = self.model.forward(self.weights, x)
-        _, dscores = ops.cross_entropy(scores, labels)
+        others = _wrong(scores, labels)
+        dscores = np.exp(others - others.max(axis=0))
+        dscores /= dscores.sum(axis=0)
+        dscores[labels, np.arange(len(labels))] = -1
         found = self.model.backward(self.weights, trace, dscores, None, of_images=True)
         assert found is not None  # was asked for
         return found
@@ -244,8 +260,8 @@ def changed(target: Target, batch: Batch, attack: Attack, rng: np.random.Generat
         for _ in range(attack.restarts):
             moved = stepped(target, x, batch.y, attack, rng)
             found = target.margins(moved, batch.y)
-            better = found > margins
-            worst[..., better], margins = moved[..., better], np.maximum(found, margins)
+            better = found > margins  # not where it is no number
+            worst[..., better], margins = moved[..., better], np.where(better, found, margins)
     return worst
 
 
@@ -356,6 +372,13 @@ def robust_batch(target: Target, batch: Batch, attack: Attack, seed: int, number
         scores, _ = target.model.forward(target.weights, x)
         loss, _ = ops.cross_entropy(scores, batch.y)
     return score(scores, batch.y, loss)
+
+
+def _wrong(scores: Floats, labels: npt.NDArray[np.integer]) -> Floats:
+    """Scores of all classes but the right one, which has none above minus infinity."""
+    others = scores.copy()
+    others[labels, np.arange(len(labels))] = -np.inf
+    return others
 
 
 def _spread(values: tuple[float, ...], channels: int, dtype: npt.DTypeLike) -> Floats:

@@ -143,7 +143,7 @@ class Recipe(BaseModel):
     stop_after: Annotated[int, Field(ge=0)] = 0
     """stop when the loss on held out images has not become smaller for so many epochs; 0 = never"""
     rewire: Rewire | None = None
-    """train a sparse network whose live weights move; NumPy only"""
+    """train a sparse network whose live weights move"""
     adversarial: Adversarial | None = None
     """learn from changed images too; NumPy only"""
 

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import numpy as np
 
-from energysim.network import LayerKind, Network
+from energysim.network import LayerKind, MixtureLayer, Network
 from energysim.network.liveness import Flags, silent_at_start
 from energysim.network.shrink import Shrunk, shrunk
 from energysim.train import ops
+from energysim.train.mixture import mixture_norm_inference
 from energysim.train.ops import EPSILON
-from energysim.train.parameters import BETA, BIAS, GAMMA, MEAN, VARIANCE, WEIGHT, Arrays, Layout
+from energysim.train.parameters import (
+    BETA,
+    BIAS,
+    GAMMA,
+    MEAN,
+    VARIANCE,
+    WEIGHT,
+    Arrays,
+    Layout,
+    running_fit,
+)
 from energysim.train.weights import Weights
 
 
@@ -41,6 +52,10 @@ def silent_with(
             given -= running[f"{layer.name}.{MEAN}"] / deviation * weights[f"{layer.name}.{GAMMA}"]
         if layer.bias and not normed:  # a norm takes a bias away again
             given += weights[f"{layer.name}.{BIAS}"]
+        elif isinstance(layer, MixtureLayer) and running is not None:
+            gamma, beta = (weights[f"{layer.name}.{word}"] for word in (GAMMA, BETA))
+            fit, nothing = running_fit(layer, running), np.zeros((len(beta), 1), beta.dtype)
+            given += mixture_norm_inference(nothing, gamma, beta, layer.mixture, fit)[:, 0]
         elif f"{layer.name}.{BETA}" in weights:
             given += weights[f"{layer.name}.{BETA}"]
         if layer.kind is not LayerKind.SOFTMAX:
