@@ -33,7 +33,7 @@ from energysim.methods import (
     methods_named,
     train_all,
 )
-from energysim.methods.named import DNR, TUCKER2
+from energysim.methods.named import REWIRED, TUCKER2
 from energysim.methods.trained import network_of
 from energysim.network import Network, Scale
 from energysim.network.shrink import DisconnectedError, shrunk
@@ -111,7 +111,7 @@ def train(setting: Setting, items: list[Item], kept: Path) -> None:
             print(f"{method.label} seed {seed}: {found.why}", flush=True)
             continue
         network, job = found.network, found.jobs[-1]
-        if method.name in (*PRUNING, DNR):
+        if method.name in (*PRUNING, *REWIRED):
             masks = {e.name: e.mask.array() for e in network.layers if e.stores_weights}
             write_atomically(path.with_suffix(".npz"), mask_file(masks))
         elif method.name == TUCKER2:
@@ -130,7 +130,7 @@ def train(setting: Setting, items: list[Item], kept: Path) -> None:
 
 def kept_network(method: Method, seed: int, setting: Setting, path: Path) -> Network:
     """The network in use: from masks or a file where training or data decided on it."""
-    if method.name in (*PRUNING, DNR):
+    if method.name in (*PRUNING, *REWIRED):
         return setting.network.with_masks(MaskFile.open(path.with_suffix(".npz")))
     if method.name == TUCKER2:
         return load_network(path.with_suffix(".yaml"))
@@ -159,7 +159,7 @@ def found_in(setting: Setting, kept: Path) -> Iterator[tuple[Trained | Failed, d
 
 def without_dead_channels(found: Trained | Failed) -> Trained | Failed:
     """As it is used without the channels that are dead for all weights."""
-    masked = found.method.name in (*PRUNING, DNR)
+    masked = found.method.name in (*PRUNING, *REWIRED)
     if isinstance(found, Failed) or not masked:
         return found
     try:

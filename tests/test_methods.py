@@ -38,6 +38,7 @@ from energysim.train.attacks import Attack
 from energysim.train.data import digits
 from energysim.train.job import Job
 from energysim.train.recipe import Adversarial, Recipe, Rewire
+from energysim.train.rewire import Mode
 from energysim.train.shrunk import shrunk_with
 from energysim.train.weights import Weights
 
@@ -124,11 +125,16 @@ def test_random_supports_follow_the_seed(tmp_path: Path) -> None:
 
 
 def test_rewiring_of_a_recipe_is_of_dnr_alone(tmp_path: Path) -> None:
-    how = Rewire(mode="channel", share=0.3, density=0.9)  # type: ignore[arg-type]
-    own = replace(setting(tmp_path), recipe=QUICK.model_copy(update={"rewire": how}))
-    dense, dnr = train_all(named("dense", "dnr@0.5"), own)
+    how = Rewire(share=0.3, density=0.9)
+    own = replace(setting(tmp_path), recipe=QUICK.model_copy(update={"rewire": how}), shrink=True)
+    dense, dnr, channels = train_all(named("dense", "dnr@0.5", "dnr_channels@0.5"), own)
     assert isinstance(dense, Trained)
     assert isinstance(dnr, Trained)
+    assert isinstance(channels, Trained)
+    assert channels.network.pattern == "channels"
+    assert channels.used.macs < 0.9 * dense.used.macs
+    by_channel = {"density": 0.5, "mode": Mode.CHANNEL}
+    assert channels.jobs[-1].recipe.rewire == how.model_copy(update=by_channel)
     assert dense.jobs[-1].recipe.rewire is None
     assert dnr.jobs[-1].recipe.rewire == how.model_copy(update={"density": 0.5})
 

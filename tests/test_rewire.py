@@ -183,8 +183,8 @@ def test_channels_go_by_the_norm_of_their_columns() -> None:
         "{name: b, kind: conv, out: 5, kernel: 3, pad: 1}, {name: c, kind: linear, out: 4}]}"
     )
     wiring, rng = Wiring.of(network, Mode.CHANNEL), RNG(0)
-    a, b, c = wiring.parts
-    assert [(each.units, each.size) for each in wiring.parts] == [(3, 18), (6, 45), (5, 64)]
+    b, c = wiring.parts
+    assert [(each.units, each.size) for each in wiring.parts] == [(6, 45), (5, 64)]
     vector = rng.standard_normal(Layout.of(network).weights)
     views = Layout.of(network).views(vector)
     norms = np.linalg.norm(b.of(vector), axis=1)
@@ -194,10 +194,10 @@ def test_channels_go_by_the_norm_of_their_columns() -> None:
     np.testing.assert_allclose(
         np.linalg.norm(c.of(vector), axis=1), np.sqrt((columns**2).sum(axis=(0, 2)))
     )
-    np.testing.assert_allclose(a.of(vector)[1], views["a.weight"][1].ravel())
     live = wiring.start(0.5, rng)
     masks = wiring.masks(live)
-    assert {name: mask.shape for name, mask in masks.items()} == {"a": (3,), "b": (6,), "c": (80,)}
+    assert {name: mask.shape for name, mask in masks.items()} == {"b": (6,), "c": (80,)}
+    assert Layout.of(network).slots[0].view(live).all(), "an image keeps its channels"
     assert (masks["c"].reshape(5, 16).all(axis=1) == masks["c"].reshape(5, 16).any(axis=1)).all()
     found = network.with_masks(masks)
     assert sum(layer.weights for layer in found.layers) == live.sum() == wiring.target(0.5)
@@ -419,6 +419,15 @@ def test_what_is_not_used_leaves_the_names_of_runs_as_they_were() -> None:
 def test_refused(settings: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
         job(**settings)  # type: ignore[arg-type]
+
+
+def test_channels_of_the_image_alone_are_not_rewired() -> None:
+    network = network_of(
+        "{name: one, source: a test, input: [3, 4, 4], layers: [{name: a, kind: linear, out: 5}]}"
+    )
+    assert len(Wiring.of(network, Mode.IRREGULAR).parts) == 1
+    with pytest.raises(InputError, match="no layer of one with weights reads channels of another"):
+        Wiring.of(network, Mode.CHANNEL)
 
 
 def test_a_checkpoint_has_what_is_live(tmp_path: Path) -> None:

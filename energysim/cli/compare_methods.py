@@ -84,8 +84,8 @@ def _axes(_ctx: click.Context, _param: click.Parameter, text: str) -> tuple[str,
     metavar="NAME,...",
     help="dense, narrow (fewer channels), patterns (names, N:M, or periodic and psc for those of "
     "the papers), pruning before training (names as for 'energysim prune', or pruning for all), "
-    "dnr (rewired in training), tucker2 (low rank), other networks by name, or all. NAME@0.1 has "
-    "a density of its own, of another network a width.",
+    "dnr and dnr_channels (rewired in training), tucker2 (low rank), other networks by name, or "
+    "all. NAME@0.1 has a density of its own, of another network a width.",
 )
 @click.option(
     "--densities",
@@ -383,8 +383,10 @@ def _refuse(methods: Sequence[Method], setting: Setting) -> None:
     from energysim.train.model import refuse_untrainable
 
     network = setting.network
-    if setting.recipe.rewire is not None and all(each.name != "dnr" for each in methods):
-        raise InputError("the recipe rewires: only method dnr does that, at a density of its own")
+    if setting.recipe.rewire is not None and all(each.family != "rewiring" for each in methods):
+        raise InputError(
+            "the recipe rewires: only dnr and dnr_channels do that, each at densities of its own"
+        )
     if setting.attack is not None and any(
         layer.kind == LayerKind.MIXTURE_NORM for layer in network.layers
     ):

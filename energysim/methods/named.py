@@ -12,7 +12,10 @@ from energysim.network import Network
 from energysim.prune import METHODS as PRUNING
 from energysim.sparsity import PATTERNS, get_pattern
 
-DENSE, NARROW, TUCKER2, DNR = "dense", "narrow", "tucker2", "dnr"
+DENSE, NARROW, TUCKER2 = "dense", "narrow", "tucker2"
+DNR, DNR_CHANNELS = "dnr", "dnr_channels"
+REWIRED = (DNR, DNR_CHANNELS)
+"""Methods that decide in training: single weights, and all that read a channel."""
 
 PERIODIC = tuple(name for name, each in PATTERNS.items() if not each.random and name != DENSE)
 """Pre-defined periodic patterns of the source paper."""
@@ -24,7 +27,7 @@ GROUPS = {
     "periodic": PERIODIC,
     "psc": BY_KERNEL,
     "pruning": tuple(PRUNING),
-    "all": (DENSE, NARROW, *PERIODIC, *BY_KERNEL, "2:4", *PRUNING, DNR, TUCKER2),
+    "all": (DENSE, NARROW, *PERIODIC, *BY_KERNEL, "2:4", *PRUNING, *REWIRED, TUCKER2),
 }
 """Words that stand for several."""
 
@@ -49,7 +52,7 @@ OWN: dict[str, tuple[Family, bool]] = {
     DENSE: (Family.DENSE, False),
     NARROW: (Family.DENSE, True),
     TUCKER2: (Family.LOW_RANK, True),
-    DNR: (Family.REWIRING, True),
+    **dict.fromkeys(REWIRED, (Family.REWIRING, True)),
     **{name: (Family.CHANCE if name in CHANCES else Family.PRUNING, True) for name in PRUNING},
 }
 """Family of each method that is neither a pattern nor a network, and whether it needs a density."""
@@ -137,7 +140,7 @@ def methods_named(words: Iterable[str], densities: Sequence[float] = (0.1,)) -> 
 
 def known() -> tuple[str, ...]:
     """All words but patterns and networks."""
-    return tuple(dict.fromkeys((*GROUPS, DENSE, NARROW, *PRUNING, DNR, TUCKER2)))
+    return tuple(dict.fromkeys((*GROUPS, DENSE, NARROW, *PRUNING, *REWIRED, TUCKER2)))
 
 
 def _density(text: str, word: str) -> float:

@@ -12,7 +12,16 @@ import numpy as np
 from energysim.catalog import FILE_SIZE, load_network
 from energysim.errors import EnergysimError
 from energysim.lowrank import lower
-from energysim.methods.named import DENSE, DNR, NARROW, TUCKER2, Family, Method, narrowed
+from energysim.methods.named import (
+    DENSE,
+    DNR_CHANNELS,
+    NARROW,
+    REWIRED,
+    TUCKER2,
+    Family,
+    Method,
+    narrowed,
+)
 from energysim.network import Network, Scale
 from energysim.prune import BY_DATA, Start, prune
 from energysim.prune import METHODS as PRUNING
@@ -26,6 +35,7 @@ from energysim.train.job import NUMPY, Job
 from energysim.train.parameters import start
 from energysim.train.recipe import Recipe, Rewire
 from energysim.train.record import MASKS, WEIGHTS_FILE
+from energysim.train.rewire import Mode
 from energysim.train.run import Tell
 from energysim.train.shrunk import shrunk_with
 from energysim.train.weights import Weights
@@ -218,17 +228,20 @@ def _trained(
             weights=Weights.load(folder / WEIGHTS_FILE),
         )  # fmt: skip
         before, network, weights = ((first, row),), low.network, low.weights
-    elif method.name == DNR:
+    elif method.name in REWIRED:
         assert method.density is not None
         network = setting.network
-        how = (setting.recipe.rewire or Rewire()).model_copy(update={"density": method.density})
+        mode = Mode.CHANNEL if method.name == DNR_CHANNELS else Mode.IRREGULAR
+        how = (setting.recipe.rewire or Rewire()).model_copy(
+            update={"density": method.density, "mode": mode}
+        )
         recipe = recipe.model_copy(update={"rewire": how})
     else:
         network = network_of(method, seed, setting)
     own = job(network, recipe, weights)
     attack = setting.attack
     folder, row = done(own, () if attack is None else (attack,))
-    if method.name == DNR:
+    if method.name in REWIRED:
         network = network.with_masks(MaskFile.open(folder / MASKS))
     robust = None if attack is None else _robust(row, attack, setting)
     jobs, rows = zip(*before, (own, row), strict=True)

@@ -12,7 +12,7 @@ of live weights is exactly the same after every step; of channels, whose sizes d
 layer, it is never above, and below it by less than the smallest unit that there is room for. The
 authors of sparse momentum round quotas up and correct the sum in later epochs; here nothing is left
 to correct. All layers with weights are pruned, as by :mod:`energysim.prune`; biases and norms are
-not.
+not, nor are channels of the image itself.
 """
 
 from __future__ import annotations
@@ -268,17 +268,21 @@ class Wiring:
     """The weights of a network that may be live, layer by layer."""
 
     parts: tuple[Part, ...]
+    """of the layers that are rewired"""
     allowed: Bools
     """what the network's own patterns leave, shape (W,)"""
+    settled: Bools
+    """weights that live all the time, as nothing of their layers is pruned, shape (W,)"""
 
     @classmethod
     def of(cls, network: Network, mode: Mode) -> Wiring:
-        """Take all layers with weights of a network.
+        """Take all layers with weights of a network; of channels, all but those of the image.
 
         Raises
         ------
         InputError
-            If channels are asked for and the network has patterns or masks of its own.
+            If channels are asked for and the network has patterns or masks of its own, or no layer
+            that reads another one.
         """
         check_rewirable(network, mode)
         layout = Layout.of(network)
@@ -286,12 +290,18 @@ class Wiring:
         parts = tuple(
             Part(layer, slot, _features(network, layer), mode)
             for layer, slot in zip(weighted, layout.slots, strict=False)
+            if _rewired(layer, mode)
         )
-        return cls(parts, live_weights(network)[: layout.weights])
+        allowed = live_weights(network)[: layout.weights]
+        settled = allowed.copy()
+        for part in parts:
+            settled[part.slot.start : part.slot.stop] = False
+        return cls(parts, allowed, settled)
 
     def target(self, density: float) -> int:
         """Live weights at a density: that share of every layer, and one unit of each at least."""
-        return sum(self._many(part, density) * part.size for part in self.parts)
+        moving = sum(self._many(part, density) * part.size for part in self.parts)
+        return moving + int(self.settled.sum())
 
     def start(self, density: float, rng: np.random.Generator) -> Floats:
         """Draw live weights: exactly as many of each layer, so that no small one is empty.
@@ -306,7 +316,7 @@ class Wiring:
         ndarray, shape (W,)
             1 where a weight is live, else 0.
         """
-        live = np.zeros(len(self.allowed), np.float32)
+        live = self.settled.astype(np.float32)
         for part in self.parts:
             units = np.zeros(part.units, np.float32)
             places = np.flatnonzero(part.of(self.allowed)[:, 0])
@@ -345,11 +355,10 @@ class Wiring:
             kept.append(own)
             free.append(may & ~own)
         sizes = np.array([part.size for part in parts])
-        left = target - sum(
-            int(own.sum()) * part.size for own, part in zip(kept, parts, strict=True)
-        )
+        left = target - int(self.settled.sum())
+        left -= sum(int(own.sum()) * part.size for own, part in zip(kept, parts, strict=True))
         room = np.array([int(each.sum()) for each in free])
-        found = np.zeros_like(live)
+        found = self.settled.astype(live.dtype)
         for part, own, dead, many in zip(
             parts, kept, free, quotas(left, shares, sizes, room), strict=True
         ):
@@ -391,6 +400,16 @@ def check_rewirable(network: Network, mode: Mode) -> None:
             " it are not rewired. Leave out its pattern or mask, or choose mode irregular, which"
             " stays within them"
         )
+    if not any(layer.stores_weights and _rewired(layer, mode) for layer in network.layers):
+        raise InputError(
+            f"no layer of {network.name} with weights reads channels of another one, and those of"
+            " the image stay. Choose mode irregular"
+        )
+
+
+def _rewired(layer: Layer, mode: Mode) -> bool:
+    """Whether a layer takes part: what an image has is not taken from it."""
+    return mode is Mode.IRREGULAR or NETWORK_INPUT not in layer.inputs
 
 
 def _features(network: Network, layer: Layer) -> int:
