@@ -411,7 +411,6 @@ def test_what_is_not_used_leaves_the_names_of_runs_as_they_were() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"backend": "torch"}, "back-end torch attacks no network in training"),
         ({"pattern": "PS4_P4", "recipe": changed(BOTH, rewire={"mode": Mode.CHANNEL})},
          "digits_cnn.PS4_P4 is sparse in itself"),
     ],

@@ -5,10 +5,12 @@ from __future__ import annotations
 import builtins
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from test_train_run import Stopped, stop_at
 from trainable import (
     ATTENTION,
     EVERY_KIND,
@@ -25,13 +27,16 @@ from energysim.catalog import load_network
 from energysim.errors import InputError, InputErrors
 from energysim.network import Network, Scale
 from energysim.train import ops
-from energysim.train.data import Batch
+from energysim.train.attacks import Adversary, Attack
+from energysim.train.data import Batch, digits, shapes
 from energysim.train.engine import ANCHOR, LIVE, Engine, check_zeros
+from energysim.train.job import Job
 from energysim.train.model import Model
 from energysim.train.optimiser import Method, Optimiser
 from energysim.train.parameters import start
-from energysim.train.recipe import Recipe, Rewire, Schedule, plateaus
+from energysim.train.recipe import Adversarial, Recipe, Rewire, Schedule, plateaus
 from energysim.train.rewire import Mode
+from energysim.train.run import train
 
 
 def test_without_pytorch_one_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,6 +153,51 @@ def test_rewired_alike(name: str, recipe: str, mode: Mode, device: str) -> None:
         assert {LIVE, ANCHOR} <= state.memory.keys()
         assert mode is Mode.CHANNEL or state.memory[LIVE].sum() == many
     assert moved
+
+
+@devices
+@pytest.mark.parametrize("clean_share", [0.0, 0.5])
+@pytest.mark.parametrize("name", ["digits_cnn", "resnet18"])
+def test_attacked_alike(name: str, clean_share: float, device: str) -> None:
+    """Hybrid loss: the same starts, and images after steps along the same signs."""
+    scale = Scale(classes=10) if name == "digits_cnn" else Scale(0.1, 32, 10)
+    network = load_network(name, scale=scale)
+    how = Adversarial(radius=0.1, steps=3, clean_share=clean_share)
+    recipe = RECIPES["sgd"].model_copy(update={"adversarial": how})
+    ours, theirs = engines(network, recipe, device=device)
+    images = digits() if network.input_size[0] == 1 else shapes()
+    for engine in (ours, theirs):
+        attack = Attack(how.radius, how.steps, how.length)
+        state = ours.state()
+        views = ours.model.layout.views(state.weights)
+        engine.adversary = Adversary.of(network, views, state.running, images, attack)
+        engine.attacks = np.random.default_rng(5)
+    plain, _ = engines(network, RECIPES["sgd"])
+    for step, shards in enumerate(steps(network, 6)):
+        one, other = ours.step(shards, 0.01), theirs.step(shards, 0.01)
+        assert one.loss == pytest.approx(other.loss, rel=1e-9)
+        assert (one.images, one.first, one.among) == (other.images, other.first, other.among)
+        assert plain.step(shards, 0.01).loss != one.loss, step
+    assert_alike(ours, theirs, 1e-9)
+
+
+def test_a_run_is_attacked_and_resumed(tmp_path: Path) -> None:
+    """DNR's robust training in PyTorch: bit by bit the same, interrupted or not."""
+    pytest.importorskip("torch")
+    recipe = Recipe(
+        epochs=3, batch=64, rewire=Rewire(density=0.2), adversarial=Adversarial(radius=0.1, steps=2)
+    )
+    job = Job(load_network("digits_cnn"), digits().subset(per_class=7), recipe, 0, "torch")
+    whole = train(job, tmp_path / "whole")
+    with pytest.raises(Stopped):
+        train(job, tmp_path / "parts", tell=stop_at(2))
+    parts = train(job, tmp_path / "parts")
+    assert whole.row == parts.row
+    for name, each in whole.weights.items():
+        np.testing.assert_array_equal(each, parts.weights[name])
+    clean = recipe.model_copy(update={"adversarial": None})
+    other = train(Job(job.network, job.data, clean, 0, "torch"))
+    assert other.row["test_loss"] != whole.row["test_loss"]
 
 
 @devices

@@ -67,10 +67,6 @@ class Job:
             )
         if self.recipe.rewire is not None:
             check_rewirable(self.network, self.recipe.rewire.mode)
-        if self.backend != NUMPY and self.recipe.adversarial:
-            raise InputError(
-                f"back-end {self.backend} attacks no network in training. Choose numpy"
-            )
         if self.network.input_size[1] != self.network.input_size[2]:
             raise InputError(
                 f"{self.network.name} reads images of {self.network.input_size[1]} x"

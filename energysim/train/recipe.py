@@ -145,7 +145,7 @@ class Recipe(BaseModel):
     rewire: Rewire | None = None
     """train a sparse network whose live weights move"""
     adversarial: Adversarial | None = None
-    """learn from changed images too; NumPy only"""
+    """learn from changed images too"""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

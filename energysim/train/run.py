@@ -52,6 +52,7 @@ from energysim.yamlio import UNFINISHED, write_atomically
 
 if TYPE_CHECKING:
     from energysim.train.engine import State
+    from energysim.train.torch_engine import TorchEngine
 
 AT_ONCE = 128
 """Images of a batch of which accuracy is measured."""
@@ -307,22 +308,23 @@ def _engine(
     threads: int | None,
     device: str,
 ) -> Trainer:
-    rng, how = draw["init"], job.recipe.adversarial
+    rng, how, wiring = draw["init"], job.recipe.adversarial, draw["wiring"]
+    made: Engine | TorchEngine
     if job.backend == NUMPY:
-        made = Engine(job.network, job.recipe, rng, threads=threads, wiring=draw["wiring"])
-        if how is not None:
-            views = made.model.layout.views(made.weights)
-            attack = Attack(how.radius, how.steps, how.length)
-            made.adversary = Adversary.of(job.network, views, made.running, data, attack)
-            made.attacks = draw["attacks"]
-        return made
-    from energysim.train.torch_engine import TorchEngine
+        made = Engine(job.network, job.recipe, rng, threads=threads, wiring=wiring)
+        layout, numbers = made.model.layout, made.state()
+    else:
+        from energysim.train.torch_engine import TorchEngine
 
-    engine: Trainer = TorchEngine(
-        job.network, job.recipe, rng,
-        device=device, bf16=job.backend == TORCH_BF16, wiring=draw["wiring"],
-    )  # fmt: skip
-    return engine
+        bf16 = job.backend == TORCH_BF16
+        made = TorchEngine(job.network, job.recipe, rng, device=device, bf16=bf16, wiring=wiring)
+        layout, numbers = made.layout, made.state()
+    if how is not None:
+        attack = Attack(how.radius, how.steps, how.length)
+        views = layout.views(numbers.weights)
+        made.adversary = Adversary.of(job.network, views, numbers.running, data, attack)
+        made.attacks = draw["attacks"]
+    return made
 
 
 def _beginning(begin: Weights, engine: Trainer, job: Job) -> State:

@@ -15,6 +15,7 @@ import numpy as np
 from energysim.axes import Dim
 from energysim.errors import InputError, MissingExtraError
 from energysim.network import NETWORK_INPUT, Activation, Layer, LayerKind, Network, Over, PoolMode
+from energysim.train.attacks import Adversary
 from energysim.train.data import Batch
 from energysim.train.engine import ANCHOR, LIVE, Score, State
 from energysim.train.engine import score as count_hits
@@ -114,6 +115,10 @@ class TorchEngine:
         self.running = {
             name: self._tensor(each) for name, each in running_start(network, dtype).items()
         }
+        self.adversary: Adversary | None = None
+        """what changes the images that are learnt from, beside those as they are"""
+        self.attacks = np.random.default_rng(0)
+        """draws the starts of that"""
         if recipe.rewire is not None:
             self.wiring = Wiring.of(network, recipe.rewire.mode)
             live = self.wiring.start(recipe.rewire.density, wiring or np.random.default_rng(0))
@@ -126,18 +131,24 @@ class TorchEngine:
         total = torch.zeros_like(self.weights)
         scored: list[tuple[Any, Batch, Any]] = []
         slots = self.layout.slots
-        for shard in shards:
+        # All attacks come first: they are on the network with the running statistics so far.
+        for shard, attacked in zip(shards, self._attacked(shards), strict=True):
             leaves = {slot.name: _view(slot, self.weights).requires_grad_() for slot in slots}
-            scores = self._forward(leaves, shard, training=True)
             labels = torch.from_numpy(shard.y).to(self.device)
-            loss = F.cross_entropy(scores, labels, label_smoothing=self.recipe.smoothing)
+            learnt_from = self._learnt_from(shard, attacked)
+            found = [self._forward(leaves, x, training=True) for _, x in learnt_from]
+            losses = [
+                share * F.cross_entropy(scores, labels, label_smoothing=self.recipe.smoothing)
+                for (share, _), scores in zip(learnt_from, found, strict=True)
+            ]
+            loss = sum(losses[1:], losses[0])
             given = torch.autograd.grad(
                 loss * (len(shard.y) / images), list(leaves.values()), allow_unused=True
             )
             for slot, each in zip(slots, given, strict=True):
                 if each is not None:
                     _view(slot, total).add_(each)
-            scored.append((scores.detach(), shard, loss.detach()))
+            scored.append((found[0].detach(), shard, loss.detach()))
         # Only now, so that a GPU need not wait in the middle of a step.
         done = [_score(scores, shard, float(loss)) for scores, shard, loss in scored]
         total *= self.live
@@ -152,7 +163,7 @@ class TorchEngine:
         total = Score()
         with torch.no_grad():
             for batch in batches:
-                scores = self._forward(leaves, batch, training=False)
+                scores = self._forward(leaves, self._images(batch), training=False)
                 loss = F.cross_entropy(scores, torch.from_numpy(batch.y).to(self.device))
                 total += _score(scores, batch, float(loss))
         return total
@@ -202,6 +213,59 @@ class TorchEngine:
             away = self.weights[: len(g)] - self.memory[ANCHOR]
             g.add_(away, alpha=self.recipe.rewire.rho)
 
+    # -- images that are attacked ------------------------------------------------------------------
+
+    def _learnt_from(self, shard: Batch, attacked: Any) -> list[tuple[float, Any]]:
+        """Images of a shard, as they are and as attacked, with their shares of the loss."""
+        if attacked is None:
+            return [(1.0, self._images(shard))]
+        assert self.recipe.adversarial is not None
+        clean = self.recipe.adversarial.clean_share
+        hard = (1 - clean, attacked)
+        return [(clean, self._images(shard)), hard] if clean else [hard]
+
+    def _attacked(self, shards: Sequence[Batch]) -> list[Any]:
+        """Images that an adversary makes of each shard; None where there is no adversary."""
+        if self.adversary is None:
+            return [None] * len(shards)
+        seeds = self.attacks.integers(2**63, size=len(shards)).tolist()
+        return [self._stepped(shard, seed) for shard, seed in zip(shards, seeds, strict=True)]
+
+    def _stepped(self, shard: Batch, seed: int) -> Any:
+        """:func:`energysim.train.attacks.stepped` in PyTorch's words, from the same starts."""
+        assert self.adversary is not None
+        attack, target = self.adversary.attack, self.adversary.target
+        low, high, unit = (
+            torch.from_numpy(each).to(self.device, self._dtype).view(1, -1, 1, 1)
+            for each in (target.low, target.high, target.unit)
+        )
+        x = self._images(shard)
+
+        def kept(moved: Any) -> Any:
+            reach = attack.radius * unit
+            return moved.clamp(x - reach, x + reach).clamp(low, high)
+
+        moved = x
+        if attack.drawn:
+            rng = np.random.default_rng(seed)
+            start = rng.uniform(-attack.radius, attack.radius, shard.x.shape)
+            start = torch.from_numpy(start.transpose(3, 0, 1, 2)).to(self.device, self._dtype)
+            moved = kept(x + start * unit)
+        labels = torch.from_numpy(shard.y).to(self.device)
+        for _ in range(attack.steps):
+            moved = kept(moved + self._pulled(moved, labels).sign() * (attack.step * unit))
+        return moved
+
+    def _pulled(self, x: Any, labels: Any) -> Any:
+        """Gradient of images; see :meth:`energysim.train.attacks.Target.gradient`."""
+        leaves = {slot.name: _view(slot, self.weights) for slot in self.layout.slots}
+        x = x.detach().requires_grad_()
+        scores = self._forward(leaves, x, training=False)
+        places = labels[:, None]
+        others = scores.detach().scatter(1, places, float("-inf"))
+        (found,) = torch.autograd.grad(scores, x, others.softmax(1).scatter(1, places, -1.0))
+        return found
+
     # -- a step ------------------------------------------------------------------------------------
 
     def _learn(self, g: Any, lr: float) -> None:
@@ -223,9 +287,9 @@ class TorchEngine:
         root = second.sqrt().div_((1 - ADAM_BETA2**steps) ** 0.5).add_(ADAM_EPSILON)
         w.addcdiv_(first, root, value=-lr / (1 - ADAM_BETA1**steps))
 
-    def _forward(self, leaves: Tensors, batch: Batch, *, training: bool) -> Any:
-        """Scores, ``[image, class]``."""
-        outputs = {NETWORK_INPUT: self._images(batch)}
+    def _forward(self, leaves: Tensors, x: Any, *, training: bool) -> Any:
+        """Scores, ``[image, class]``, of images, ``[image, channel, height, width]``."""
+        outputs = {NETWORK_INPUT: x}
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16):
             for layer in self.network.layers:
                 y = self._computed(layer, leaves, outputs)
