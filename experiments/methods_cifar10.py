@@ -13,11 +13,13 @@ One command does both where all of it is done on one machine: see ``README.md``.
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from energysim import load_hardware, load_network
@@ -26,7 +28,9 @@ from energysim.cli.describe import network_yaml
 from energysim.cli.render import as_csv
 from energysim.methods import (
     Failed,
+    Figures,
     Method,
+    Point,
     Setting,
     Trained,
     compare_trained,
@@ -168,13 +172,13 @@ def without_dead_channels(found: Trained | Failed) -> Trained | Failed:
         return Failed(found.method, found.seed, str(error))
 
 
-def report(setting: Setting, kept: Path, *, shrink: bool) -> None:
+def report(setting: Setting, kept: Path, *, shrink: bool, some: Sequence[str]) -> None:
+    """Count, and put the rows among those of before; of some methods alone if they are named."""
     pairs = list(found_in(setting, kept))
-    if not shrink:
-        runs(pairs)
+    runs(pairs)
     found = [without_dead_channels(each) if shrink else each for each, _ in pairs]
-    compared = compare_trained(
-        found,
+    counted = compare_trained(
+        [each for each in found if not some or each.method.name in some],
         setting.network,
         [load_hardware(name) for name in CHIPS],
         BATCHES,
@@ -182,9 +186,52 @@ def report(setting: Setting, kept: Path, *, shrink: bool) -> None:
         cache=Cache(folder()),
         progress=lambda done, of, name: print(f"{done}/{of} {name}", file=sys.stderr, flush=True),
     )
-    name = "methods_shrunk" if shrink else "methods"
-    write_atomically(HERE / f"{name}.csv", as_csv(compared.rows()))
-    save(methods_figure(compared, ("energy", "parameters")), HERE / f"{name}.png")
+    path = HERE / ("methods_shrunk.csv" if shrink else "methods.csv")
+    merged = {_key(row): row for row in [*read(path), *counted.rows()]}
+    order = {each: place for place, each in enumerate(methods())}
+    points = sorted(points_of(merged.values()), key=lambda each: order[each.method])
+    compared = replace(counted, points=tuple(points))
+    write_atomically(path, as_csv(compared.rows()))
+    save(methods_figure(compared, ("energy", "parameters")), path.with_suffix(".png"))
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def _key(row: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(str(row[word] or "") for word in ("method", "density", "hardware", "batch"))
+
+
+def points_of(rows: Iterable[Mapping[str, Any]]) -> Iterator[Point]:
+    """Points as rows of a table have them: runs that give its mean, spread and sizes."""
+    by_method: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        by_method.setdefault(_key(row)[:2], []).append(row)
+    known = {(each.name, str(each.density or "")): each for each in methods()}
+    for key, own in by_method.items():
+        row, method = own[0], known[key]
+        sizes = {word: float(row[word]) for word in ("parameters", "macs", "effective_macs")}
+        network: Any = SimpleNamespace(name=row["network"], **sizes)
+        mean, std = float(row["accuracy_percent"]) / 100, float(row["std_percent"] or 0) / 100
+        many = int(row["seeds"])
+        # two at the ends and the rest in the middle have this mean and standard deviation
+        ends = std * ((many - 1) / 2) ** 0.5
+        tops = [mean - ends, *([mean] * (many - 2)), mean + ends][-many:]
+        yield Point(
+            method,
+            tuple(Trained(method, seed, network, top, (), ()) for seed, top in enumerate(tops)),
+            {
+                (each["hardware"], int(each["batch"])): Figures(
+                    float(each["energy_mj"]), float(each["time_ms"])
+                )
+                for each in own
+            },
+            {},
+        )
 
 
 def runs(pairs: list[tuple[Trained | Failed, dict[str, Any]]]) -> None:
@@ -210,6 +257,7 @@ if __name__ == "__main__":
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--backend", default="torch")
     parser.add_argument("--epochs", type=int, help="another number, to try")
+    parser.add_argument("--methods", nargs="+", default=[], help="report these anew alone")
     parser.add_argument(
         "--shrink", action="store_true", help="report networks without their dead channels"
     )
@@ -221,4 +269,4 @@ if __name__ == "__main__":
     if options.what == "train":
         train(common, shares(of)[own], options.work / "kept")
     else:
-        report(common, options.work / "kept", shrink=options.shrink)
+        report(common, options.work / "kept", shrink=options.shrink, some=options.methods)
