@@ -502,7 +502,8 @@ class Hardware(_Priced):
     what this file spells: ``array.unroll``, ``stationary``, ``order``"""
     stationary: TensorWord | None = None
     """the tensor that stays: while a tile of it is in its outermost on-chip memory, each of its
-    elements goes to its innermost memory once. Goes before the named dataflow's own"""
+    elements goes to its innermost memory once. Weights and inputs that are on chip all the time may
+    come again for each tile of outputs. Goes before the named dataflow's own"""
     order: tuple[DimWord, ...] = ()
     """loops inside the outermost on-chip memories, outermost first; dims that are left out stand
     anywhere. Goes before the named dataflow's own"""

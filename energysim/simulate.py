@@ -668,6 +668,7 @@ def problem_of(
     job: Job, options: Settings, budget_s: float | None, other: Objective | None = None
 ) -> Problem:
     """State what is searched for a layer."""
+    from energysim.mapper.dataflows import around
     from energysim.mapper.problem import Problem
     from energysim.price import arithmetic_pj, machine_of, static_pj_per_cycle
 
@@ -676,7 +677,7 @@ def problem_of(
         hardware,
         job.shape,
         machine_rules(hardware, has_weights=job.layer.has_weights),
-        options.dataflow,
+        around(options.dataflow, job.residency.tensors),
         job.store,
         job.residency,
         options.objective,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from energysim.mapping import machine_rules, read_loops
 from energysim.model.capacity import occupancy
 from energysim.model.counts import count
 from energysim.model.sparse import WeightStore
-from energysim.network import Network
+from energysim.network import Network, Scale
 from energysim.result import Result
 from energysim.simulate import simulate
 
@@ -314,6 +315,30 @@ def test_an_output_leaves_where_the_plan_leaves_too_little_room() -> None:
         kept.append("output" in resident(result)["a"])
     assert not kept[0]
     assert kept[-1]
+
+
+@pytest.mark.parametrize("name", ["vgg16", "mobilenet_v2"])
+def test_more_images_cost_no_more_each_while_all_stays(name: str) -> None:
+    """Cached weights come again for each tile of outputs; two batches are one of twice the size.
+
+    Loaded once, they made the partial sums of all images wait in the buffer: mobilenet_v2 took
+    twice the energy an image in batches of 4.
+    """
+    net = es.load_network(name, scale=Scale(0.25, 32, 10))
+    rows = [
+        {
+            row.layer: row
+            for row in simulate(net, es.load_hardware("edge_tpu"), batch=batch).layer_rows
+        }
+        for batch in (1, 2, 4, 8)
+    ]
+    compared = 0
+    for fewer, more in pairwise(rows):
+        for layer, row in fewer.items():
+            if row.resident == more[layer].resident == "weight input output":
+                compared += 1
+                assert more[layer].energy_pj <= 2 * row.energy_pj * (1 + 1e-9), layer
+    assert compared > 20
 
 
 def test_weights_are_let_go_where_they_crowd_the_activations_out() -> None:

@@ -6,6 +6,7 @@ that it leaves open is searched.
 
 from __future__ import annotations
 
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -31,7 +32,8 @@ class Dataflow:
     that is left out takes any dim"""
     stationary: Tensor | None = None
     """while a tile of it is in its outermost on-chip memory, each of its elements goes to its
-    innermost memory once"""
+    innermost memory once; weights and inputs that are on chip all the time may come again for each
+    tile of outputs (:func:`around`)"""
     whole: frozenset[Dim] = frozenset()
     """dims that a processing element takes whole, if its memories can hold them"""
     order: tuple[Dim, ...] = ()
@@ -131,6 +133,22 @@ def with_dataflow(hardware: Hardware, name: str | None) -> Hardware:
     array = hardware.array.model_copy(update={"unroll": {}})
     update = {"array": array, "dataflow": name, "stationary": None, "order": ()}
     return hardware.model_copy(update=update)
+
+
+def around(flow: Dataflow, resident: AbstractSet[Tensor]) -> Dataflow:
+    """The dataflow of a layer of which some tensors stay on chip.
+
+    A stay that outlasts the layer is no bound on what passes meanwhile: if weights that stay were
+    loaded once, the partial sums of all images would have to wait for each other.
+
+    Examples
+    --------
+    >>> flow = get_dataflow("weight_stationary")
+    >>> around(flow, {Tensor.WEIGHT}).stationary, around(flow, {Tensor.OUTPUT}) == flow
+    (None, True)
+    """
+    read = resident - {Tensor.OUTPUT}
+    return replace(flow, stationary=None) if flow.stationary in read else flow
 
 
 # -- what the array does at once -------------------------------------------------------------------
