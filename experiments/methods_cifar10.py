@@ -1,13 +1,15 @@
 """All methods on CIFAR-10: a narrow VGG16 made cheap in 46 ways, three seeds each.
 
     python experiments/methods_cifar10.py train --data cifar-10-python.tar.gz --device cuda
+    python experiments/methods_cifar10.py collect
     python experiments/methods_cifar10.py report --data cifar-10-python.tar.gz
 
 The first trains with PyTorch and keeps, in --work, a record of each method and seed and what its
 network is: masks, or a network's file. Several of these commands may work side by side on parts of
-all, such as ``--share 3/15``. The second counts what the networks cost, and fills
-``methods_cifar10/`` beside this file: a row a method, machine and batch, a row a run, and pictures.
-One command does both where all of it is done on one machine: see ``README.md``.
+all, such as ``--share 3/15``. The second takes the records into ``methods_cifar10/`` beside this
+file: a row a run, a row an epoch, and the networks that training has decided on. The third counts
+what the networks cost: a row a method, machine and batch, and a picture. It needs no runs.
+``energysim compare-methods`` does all of it where it is done on one machine.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from shutil import copyfile
 from types import SimpleNamespace
 from typing import Any
 
@@ -40,7 +43,7 @@ from energysim.methods import (
 from energysim.methods.named import REWIRED, TUCKER2
 from energysim.methods.trained import network_of
 from energysim.network import Network, Scale
-from energysim.network.shrink import DisconnectedError, shrunk
+from energysim.network.shrink import shrunk
 from energysim.plot.methods import methods_figure
 from energysim.plot.style import save
 from energysim.prune import METHODS as PRUNING
@@ -54,6 +57,7 @@ from energysim.yamlio import load_model, write_atomically
 
 HERE = Path(__file__).parent / "methods_cifar10"
 RECIPE = HERE / "recipe.yaml"
+ROWS, CURVES, NETWORKS = HERE / "runs.csv", HERE / "curves.csv", HERE / "networks"
 NETWORK, WIDTH, SEEDS, DENSITIES = "vgg16", 0.25, (0, 1, 2), (0.03, 0.1, 0.3)
 WORDS = ("all", "mobilenet_v2@0.25", "shufflenet_v2@0.25")
 CHIPS, BATCHES = ("edge_tpu", "eyeriss_v2"), (1, 8, 64)
@@ -132,55 +136,77 @@ def train(setting: Setting, items: list[Item], kept: Path) -> None:
 # -- what it came to -------------------------------------------------------------------------------
 
 
-def kept_network(method: Method, seed: int, setting: Setting, path: Path) -> Network:
-    """The network in use: from masks or a file where training or data decided on it."""
-    if method.name in (*PRUNING, *REWIRED):
-        return setting.network.with_masks(MaskFile.open(path.with_suffix(".npz")))
-    if method.name == TUCKER2:
-        return load_network(path.with_suffix(".yaml"))
-    return network_of(method, seed, setting)
-
-
-def found_in(setting: Setting, kept: Path) -> Iterator[tuple[Trained | Failed, dict[str, Any]]]:
+def collect(kept: Path) -> None:
+    """Take records into the tables, and networks that training decided on, of the first seed."""
+    rows, curves = ({_run(row): [] for row in read(path)} for path in (ROWS, CURVES))
+    for path, found in ((ROWS, rows), (CURVES, curves)):
+        for row in read(path):
+            found[_run(row)].append(row)
     for method in methods():
         for seed in SEEDS:
             path = kept / f"{slug(method, seed)}.json"
-            if not path.exists():
-                print(f"{method.label} seed {seed}: not trained", file=sys.stderr)
-                continue
-            record = json.loads(path.read_text())
+            record = json.loads(path.read_text()) if path.exists() else {"why": "not trained"}
+            who = {"method": method.label, "seed": seed}
             if "why" in record:
-                yield Failed(method, seed, record["why"]), record
+                print(f"{method.label} seed {seed}: {record['why']}")
                 continue
-            network, row = kept_network(method, seed, setting, path), record["row"]
-            networks = [setting.network] * (len(record["all_epochs"]) - 1) + [network]
-            jobs = tuple(
-                Job(each, setting.data, setting.recipe, seed, setting.backend) for each in networks
-            )
-            epochs = tuple(record["all_epochs"])
-            yield Trained(method, seed, network, row["top1"], jobs, epochs), record
+            rows[_run(who)] = [who | record["row"]]
+            curves[_run(who)] = [who | {word: line[word] for word in CURVE[2:]}
+                                 for line in record["log"]]  # fmt: skip
+            suffix = ".npz" if method.name in REWIRED else ".yaml"
+            if method.name in (*REWIRED, TUCKER2) and seed == SEEDS[0]:
+                NETWORKS.mkdir(exist_ok=True)
+                copyfile(path.with_suffix(suffix), NETWORKS / path.with_suffix(suffix).name)
+    order = {each.label: place for place, each in enumerate(methods())}
+    for path, columns, found in ((ROWS, RUN, rows), (CURVES, CURVE, curves)):
+        keys = sorted(found, key=lambda each: (order[each[0]], each[1]))
+        write_atomically(path, to_csv([row for key in keys for row in found[key]], columns))
 
 
-def without_dead_channels(found: Trained | Failed) -> Trained | Failed:
-    """As it is used without the channels that are dead for all weights."""
-    masked = found.method.name in (*PRUNING, *REWIRED)
-    if isinstance(found, Failed) or not masked:
-        return found
-    try:
-        return replace(found, small=shrunk(found.network).network)
-    except DisconnectedError as error:
-        return Failed(found.method, found.seed, str(error))
+def _run(row: Mapping[str, Any]) -> tuple[str, int]:
+    return row["method"], int(row["seed"])
 
 
-def report(setting: Setting, kept: Path, *, shrink: bool, some: Sequence[str]) -> None:
-    """Count, and put the rows among those of before; of some methods alone if they are named."""
-    pairs = list(found_in(setting, kept))
-    runs(pairs)
-    found = [without_dead_channels(each) if shrink else each for each, _ in pairs]
+def network_in_use(method: Method, setting: Setting, *, shrink: bool) -> Network:
+    """Of the first seed: from a file where training decided on it, else made again.
+
+    Masks by gradients may differ in a few weights from those of another machine.
+    """
+    path = NETWORKS / slug(method, SEEDS[0])
+    if method.name == TUCKER2:
+        return load_network(path.with_suffix(".yaml"))
+    if method.name in REWIRED:
+        network = setting.network.with_masks(MaskFile.open(path.with_suffix(".npz")))
+    else:
+        network = network_of(method, SEEDS[0], setting)
+    # without the channels that are dead for all weights
+    masked = method.name in (*PRUNING, *REWIRED)
+    return shrunk(network).network if shrink and masked else network
+
+
+def trained(method: Method, setting: Setting, *, shrink: bool) -> list[Trained]:
+    """Runs of the table, each with the network of the first seed."""
+    rows = [row for row in read(ROWS) if row["method"] == method.label]
+    if not rows:
+        return []
+    network = network_in_use(method, setting, shrink=shrink)
+    jobs = (Job(network, setting.data, setting.recipe, SEEDS[0], setting.backend),)
+    epochs = (setting.recipe.epochs,)
+    return [
+        Trained(method, int(row["seed"]), network, float(row["top1"]), jobs, epochs) for row in rows
+    ]
+
+
+def report(setting: Setting, *, shrink: bool, some: Sequence[str], chips: Sequence[str]) -> None:
+    """Count, and put the rows among those of before; of some methods and chips if they are named.
+
+    The picture has the machines that all methods were counted on.
+    """
+    asked = [each for each in methods() if not some or each.name in some]
     counted = compare_trained(
-        [each for each in found if not some or each.method.name in some],
+        [run for each in asked for run in trained(each, setting, shrink=shrink)],
         setting.network,
-        [load_hardware(name) for name in CHIPS],
+        [load_hardware(name) for name in chips],
         BATCHES,
         all_seeds=False,
         cache=Cache(folder()),
@@ -190,8 +216,14 @@ def report(setting: Setting, kept: Path, *, shrink: bool, some: Sequence[str]) -
     merged = {_key(row): row for row in [*read(path), *counted.rows()]}
     order = {each: place for place, each in enumerate(methods())}
     points = sorted(points_of(merged.values()), key=lambda each: order[each.method])
-    compared = replace(counted, points=tuple(points))
-    write_atomically(path, as_csv(compared.rows()))
+    whole = [
+        chip
+        for chip in CHIPS
+        if all((chip, batch) in each.inference for each in points for batch in BATCHES)
+    ]
+    compared = replace(counted, points=tuple(points), hardware=tuple(whole))
+    parts = [row for row in merged.values() if row["hardware"] not in whole]
+    write_atomically(path, as_csv([*compared.rows(), *parts]))
     save(methods_figure(compared, ("energy", "parameters")), path.with_suffix(".png"))
 
 
@@ -234,39 +266,29 @@ def points_of(rows: Iterable[Mapping[str, Any]]) -> Iterator[Point]:
         )
 
 
-def runs(pairs: list[tuple[Trained | Failed, dict[str, Any]]]) -> None:
-    """A row a run, and the accuracies of its epochs."""
-    rows, curves = [], []
-    for found, record in pairs:
-        who = {"method": found.method.label, "seed": found.seed}
-        if isinstance(found, Failed):
-            print(f"{found.method.label} seed {found.seed}: {found.why}")
-            continue
-        rows.append(who | record["row"])
-        curves += [who | {name: line[name] for name in CURVE[2:]} for line in record["log"]]
-    write_atomically(HERE / "runs.csv", to_csv(rows, RUN))
-    write_atomically(HERE / "curves.csv", to_csv(curves, CURVE))
-
-
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    parser.add_argument("what", choices=("train", "report"))
-    parser.add_argument("--data", required=True)
+    parser.add_argument("what", choices=("train", "collect", "report"))
+    parser.add_argument("--data", help="of train and report")
     parser.add_argument("--work", type=Path, default=Path("runs-methods-cifar10"))
     parser.add_argument("--share", default="0/1", help="part I of N, from 0: I/N")
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--backend", default="torch")
+    parser.add_argument("--backend", default="torch-bf16")
     parser.add_argument("--epochs", type=int, help="another number, to try")
     parser.add_argument("--methods", nargs="+", default=[], help="report these anew alone")
+    parser.add_argument("--hw", nargs="+", default=CHIPS, help="report on these alone")
     parser.add_argument(
         "--shrink", action="store_true", help="report networks without their dead channels"
     )
     options = parser.parse_args()
+    if options.what == "collect":
+        collect(options.work / "kept")
+        raise SystemExit
     common = setting_of(
         load(options.data), options.work, options.device, options.backend, options.epochs
     )
-    own, of = map(int, options.share.split("/"))
     if options.what == "train":
+        own, of = map(int, options.share.split("/"))
         train(common, shares(of)[own], options.work / "kept")
     else:
-        report(common, options.work / "kept", shrink=options.shrink, some=options.methods)
+        report(common, shrink=options.shrink, some=options.methods, chips=options.hw)
