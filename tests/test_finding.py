@@ -98,8 +98,7 @@ def test_room_on_chip(
 
 
 def test_just_below_the_size_that_fits() -> None:
-    """A plan that is not the best one is stated as such: mend README with the plan."""
-    found = re.search(r"(\d+) uJ at ([\d,]+) KiB become (\d+) at ([\d,]+), "
+    found = re.search(r"(\d+) uJ at\s+([\d,]+) KiB become (\d+) at ([\d,]+), "
                       r"then (\d+) at ([\d,]+)", PROSE)  # fmt: skip
     assert found is not None
     stated = [int(each.replace(",", "")) for each in found.groups()]
@@ -108,7 +107,8 @@ def test_just_below_the_size_that_fits() -> None:
     (first,) = (int(row[4].replace(",", "")) for row in ROOM if row[:2] == ["vgg16", "PSD4_P8"])
     assert stated[3::2] == [first - 1, first]
     assert finding.fits(enough)
-    assert short.total_dram_bytes > 100 * enough.total_dram_bytes
+    assert short.total_dram_bytes > 40 * enough.total_dram_bytes
+    assert points[0].total_energy_pj > short.total_energy_pj > enough.total_energy_pj
     assert [round(each.total_energy_pj / 1e6) for each in points] == stated[::2]
     assert all(each.cached_weight_bytes for each in points)
     streamed = run("vgg16", "PSD4_P8", 1024, "periodic").total_energy_pj
