@@ -203,3 +203,12 @@ def test_names_need_no_heavy_imports() -> None:
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_a_path_is_always_one(tmp_path: Path) -> None:
+    """Even where it has the name of a bundled network."""
+    own = tmp_path / "own.yaml"
+    own.write_text(NET)
+    assert load_network(own) == load_network(str(own))
+    with pytest.raises((InputError, InputErrors), match="no such file"):
+        load_network(Path("digits_cnn"))
