@@ -433,6 +433,7 @@ def _text(found: Comparison, target: options.Target) -> str:
             "costs": "of the networks of all seeds, mean"
             if found.all_seeds
             else "of the first seed",
+            "shrunk": _shrunk(found),
             "failed": list(failed_lines(found.failed)),
         }
         return render.as_json({"comparison": about, "methods": found.rows()})
@@ -503,6 +504,11 @@ def _title(found: Comparison) -> str:
     )
 
 
+def _shrunk(found: Comparison) -> bool:
+    """Whether channels that do nothing were left out of some network."""
+    return any(run.small is not None for point in found.points for run in point.runs)
+
+
 def _footer(found: Comparison) -> Iterator[str]:
     yield "* on the front of accuracy and that cost: nothing is as good by both and better by one"
     yield "accuracy: after the last epoch, on test images; energy: per image, best mappings"
@@ -512,6 +518,8 @@ def _footer(found: Comparison) -> Iterator[str]:
         yield "tucker2: ranks and first weights are those of the dense network, trained before"
     if not found.all_seeds:
         yield "energy: of the first seed's network"
+    if _shrunk(found):
+        yield "costs in use: without channels that do nothing"
     if found.job.data.synthetic:
         yield "SYNTHETIC images, drawn by a program: no evidence of real ones"
     if max(len(each.runs) for each in found.points) == 1:
