@@ -13,10 +13,10 @@ from energysim import load_hardware
 from energysim.cache import Cache, folder
 from energysim.cli.render import as_csv
 from energysim.compare import pattern_names
+from energysim.files import write_atomically
 from energysim.pareto import ParetoTable, load_accuracies, pareto
 from energysim.plot.pareto import pareto_figure
 from energysim.plot.style import save
-from energysim.yamlio import write_atomically
 
 NETWORKS = ("vgg16", "resnet18", "mobilenet_v2", "shufflenet_v2")
 HARDWARE = "edge_tpu"

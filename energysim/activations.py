@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from energysim.errors import InputErrors, did_you_mean
+from energysim.files import read_text
 from energysim.network import Layer, Network
 from energysim.sparsity import Activity
-from energysim.yamlio import read_text
 
 NEEDED, OPTIONAL = ("layer", "input_density"), ("output_density", "source", "note")
 """Columns of the file."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from energysim.errors import EnergysimError
-from energysim.yamlio import UNFINISHED, write_atomically
+from energysim.files import UNFINISHED, write_atomically
 
 FORMAT = 2
 """Number of the layout of keys and entries: another one finds nothing of the old."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from energysim.activations import Activations
 from energysim.axes import Tensor
+from energysim.files import write_atomically
 from energysim.hardware import Hardware
 from energysim.mapper.goal import Certificate, Measure
 from energysim.mapping import LevelLoops
@@ -22,7 +23,6 @@ from energysim.network import Network
 from energysim.training import Phase, Training
 from energysim.units import BITS_PER_BYTE, pj_to_mj, si
 from energysim.version import VERSION
-from energysim.yamlio import write_atomically
 
 if TYPE_CHECKING:
     import pandas as pd

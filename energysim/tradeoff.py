@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from energysim.errors import InputError
+from energysim.files import write_atomically
 from energysim.hardware import Hardware
 from energysim.mapper.goal import Certificate, Objective
 from energysim.network import Network
@@ -30,7 +31,6 @@ from energysim.simulate import (
 )
 from energysim.solve import solve_front
 from energysim.units import pj_to_mj
-from energysim.yamlio import write_atomically
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -29,13 +29,14 @@ from filelock import FileLock
 
 from energysim import cache
 from energysim.catalog import load_network
+from energysim.files import write_atomically
 from energysim.network import Scale
 from energysim.train.data import Dataset, load
 from energysim.train.job import Job, digest
 from energysim.train.recipe import Recipe
 from energysim.train.record import COLUMNS, LOG, to_csv
 from energysim.train.run import BusyError, Tick, row_if_done, train
-from energysim.yamlio import load_model, write_atomically
+from energysim.yamlio import load_model
 
 HERE = Path(__file__).parent / "cifar10_narrow"
 RECIPE = HERE / "recipe.yaml"

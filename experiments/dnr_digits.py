@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from energysim import load_hardware, load_network, simulate
+from energysim.files import write_atomically
 from energysim.network import Network
 from energysim.pareto.front import non_dominated
 from energysim.prune import alike, prune
@@ -33,7 +34,6 @@ from energysim.train.recipe import Adversarial, Recipe, Rewire
 from energysim.train.record import MASKS, WEIGHTS_FILE, to_csv
 from energysim.train.rewire import Mode
 from energysim.train.weights import Weights
-from energysim.yamlio import write_atomically
 
 HERE = Path(__file__).parent / "dnr_digits"
 RUNS, DENSITIES, SUMMARY = HERE / "runs.csv", HERE / "densities.csv", HERE / "summary.csv"

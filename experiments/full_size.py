@@ -16,8 +16,8 @@ from pathlib import Path
 from statistics import mean
 
 from energysim.accuracy import published
+from energysim.files import write_atomically
 from energysim.train.record import COLUMNS, LOG, ROW, to_csv
-from energysim.yamlio import write_atomically
 
 HERE = Path(__file__).parent / "full_size"
 ROWS, CURVES, BESIDE = HERE / "accuracy.csv", HERE / "curves.csv", HERE / "beside.csv"

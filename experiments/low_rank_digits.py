@@ -20,6 +20,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from energysim import load_hardware, load_network, simulate
+from energysim.files import write_atomically
 from energysim.lowrank import Learning, Lowered, Settings, factored, lower, menu_of
 from energysim.network import Network, Scale
 from energysim.train.data import digits
@@ -28,7 +29,6 @@ from energysim.train.job import Job
 from energysim.train.recipe import Recipe
 from energysim.train.record import WEIGHTS_FILE, to_csv
 from energysim.train.weights import Weights
-from energysim.yamlio import write_atomically
 
 HERE = Path(__file__).parent / "low_rank_digits"
 NETWORK, CHIP, SEEDS = "digits_cnn", "edge_tpu", (0, 1, 2)

@@ -29,6 +29,7 @@ from energysim import load_hardware, load_network
 from energysim.cache import Cache, folder
 from energysim.cli.describe import network_yaml
 from energysim.cli.render import as_csv
+from energysim.files import write_atomically
 from energysim.methods import (
     Failed,
     Figures,
@@ -53,7 +54,7 @@ from energysim.train.grid import run_all
 from energysim.train.job import Job
 from energysim.train.recipe import Recipe
 from energysim.train.record import LOG, to_csv
-from energysim.yamlio import load_model, write_atomically
+from energysim.yamlio import load_model
 
 HERE = Path(__file__).parent / "methods_cifar10"
 RECIPE = HERE / "recipe.yaml"

@@ -30,13 +30,13 @@ for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
 
 from energysim.catalog import load_hardware, load_network
+from energysim.files import write_atomically
 from energysim.simulate import simulate
 from energysim.train.data import Dataset, Split, batches, digits, in_order
 from energysim.train.engine import Engine, one_blas_thread
 from energysim.train.job import Job
 from energysim.train.recipe import Recipe, Schedule
 from energysim.train.record import to_csv
-from energysim.yamlio import write_atomically
 
 HERE = Path(__file__).parent / "mixture_digits"
 ROWS, SUMMARY = HERE / "updates.csv", HERE / "summary.csv"

@@ -11,6 +11,7 @@ import pytest
 
 from energysim.axes import Dim, Shape, Tensor
 from energysim.errors import InputError, InputErrors
+from energysim.mistakes import Source
 from energysim.network import (
     LayerKind,
     Network,
@@ -18,7 +19,7 @@ from energysim.network import (
     PoolMode,
     build_network,
 )
-from energysim.yamlio import Source, load_model
+from energysim.yamlio import load_model
 
 NETWORKS = Path(__file__).parent.parent / "networks"
 

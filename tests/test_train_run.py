@@ -19,6 +19,7 @@ from command_line import environment
 from energysim.activations import load_activations
 from energysim.catalog import load_network
 from energysim.errors import InputError
+from energysim.files import UNFINISHED
 from energysim.network import Scale
 from energysim.train.checkpoint import Checkpoint
 from energysim.train.data import Dataset, batches, digits, in_order, shapes
@@ -27,7 +28,6 @@ from energysim.train.job import Job
 from energysim.train.recipe import Recipe
 from energysim.train.record import CHECKPOINT, COLUMNS, DENSITIES, LOG, ROW, TABLE, WEIGHTS_FILE
 from energysim.train.run import BusyError, DivergedError, Tick, train
-from energysim.yamlio import UNFINISHED
 
 LEARNT, CHANCE = 0.97, 0.1
 QUICK = Recipe(epochs=2, batch=128, lr=0.05)

@@ -15,7 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from energysim import yamlio
 from energysim.errors import InputError, InputErrors
-from energysim.yamlio import Source, load_model, parse_model, to_yaml, write_atomically
+from energysim.files import write_atomically
+from energysim.mistakes import Source
+from energysim.yamlio import load_model, parse_model, to_yaml
 
 
 class _Base(BaseModel):

@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from energysim.cli.describe import network_yaml
+from energysim.files import write_atomically
 from energysim.importers.onnx import Imported, import_onnx
 from energysim.sparsity.maskfile import mask_file
-from energysim.yamlio import write_atomically
 
 MASKS = ".npz"
 """Suffix of the file of masks, which else has the name of the network's file."""

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, cast
 from energysim import catalog
 from energysim.catalog import Found, Kind
 from energysim.errors import InputError, did_you_mean
+from energysim.files import read_text
 from energysim.sparsity import Pattern, get_pattern
-from energysim.yamlio import read_text
 
 if TYPE_CHECKING:
     from energysim.train.recipe import Recipe

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from energysim.cli import options
-from energysim.yamlio import check_writable
+from energysim.files import check_writable
 
 if TYPE_CHECKING:
     from energysim.cli.render import Grid
@@ -265,8 +265,8 @@ def _learning(network: Network, own: dict[str, Any]) -> Learning:
 def _write(low: Lowered, output: Path, *, quiet: bool, drawn: bool) -> None:
     from energysim.cli import render
     from energysim.cli.describe import network_yaml
+    from energysim.files import write_atomically
     from energysim.train.checkpoint import write_arrays
-    from energysim.yamlio import write_atomically
 
     beside = _beside(output)
     if not drawn:

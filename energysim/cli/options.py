@@ -13,10 +13,10 @@ from click.shell_completion import CompletionItem
 
 from energysim import catalog
 from energysim.errors import EnergysimError, InputError, did_you_mean
+from energysim.files import check_writable
 from energysim.hardware import FormatWord
 from energysim.mapper.dataflows import DATAFLOWS
 from energysim.sparsity import PATTERNS
-from energysim.yamlio import check_writable
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]

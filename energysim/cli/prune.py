@@ -10,7 +10,7 @@ import click
 from click.core import ParameterSource
 
 from energysim.cli import options
-from energysim.yamlio import check_writable, write_atomically
+from energysim.files import check_writable, write_atomically
 
 if TYPE_CHECKING:
     from energysim.cli.render import Grid

@@ -20,6 +20,7 @@ from energysim import catalog
 from energysim.axes import Action, Tensor
 from energysim.cli.options import Target
 from energysim.errors import DoesNotFitError, EnergysimError, InputError
+from energysim.files import write_atomically
 from energysim.sparsity import pattern_words
 from energysim.units import (
     BITS_PER_BYTE,
@@ -37,7 +38,6 @@ from energysim.units import (
     times,
     unit_for,
 )
-from energysim.yamlio import write_atomically
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -90,8 +90,8 @@ def command(
       energysim report --net digits_cnn --patterns dense,PS4_P4 --hw simba -o patterns.html
     """  # noqa: D301 - click's mark is a backspace
     from energysim.cli import render
+    from energysim.files import write_atomically
     from energysim.report import check_extra, page
-    from energysim.yamlio import write_atomically
 
     check_extra()
     _check_asked(settings)

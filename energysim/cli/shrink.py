@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from energysim.cli import options
-from energysim.yamlio import check_writable, write_atomically
+from energysim.files import check_writable, write_atomically
 
 if TYPE_CHECKING:
     from energysim.cli.render import Grid

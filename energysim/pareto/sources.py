@@ -15,10 +15,10 @@ from typing import Any
 
 from energysim import accuracy
 from energysim.errors import InputError, InputErrors, did_you_mean
+from energysim.files import read_text
 from energysim.sparsity import get_pattern
 from energysim.train.grid import summary
 from energysim.train.record import COLUMNS, TABLE
-from energysim.yamlio import read_text
 
 PUBLISHED = "published"
 """Stands for the values of the source paper."""

@@ -10,10 +10,11 @@ from typing import Any, Protocol, TypeVar
 
 from energysim.axes import Tensor
 from energysim.errors import InputError
+from energysim.files import read_text
 from energysim.hardware import RESERVED_LEVELS, Hardware
 from energysim.result import AccessRow, LayerRow, Result
 from energysim.units import BITS_PER_BYTE, pj_to_mj
-from energysim.yamlio import read_text, validated
+from energysim.yamlio import validated
 
 PARTS = ("layers", "accesses", "settings", "hardware")
 """What the JSON of a run must hold to be drawn."""

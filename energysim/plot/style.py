@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 
 from energysim.axes import Tensor
 from energysim.errors import InputError
+from energysim.files import check_writable, write_atomically
 from energysim.hardware import Level
-from energysim.yamlio import check_writable, write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import matplotlib as mpl
 
 from energysim.errors import InputError
+from energysim.files import read_text
 from energysim.plot.sheet import NARROW_IN, box_of, figure_of, settle, sheet, words_pt
 from energysim.plot.style import INK, OKABE_ITO, PAGE_IN, STYLE, own_axes
 from energysim.train.record import LOG, finished
-from energysim.yamlio import read_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

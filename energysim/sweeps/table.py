@@ -11,12 +11,12 @@ import numpy as np
 import pandas as pd
 
 from energysim.errors import MissingExtraError
+from energysim.files import atomic_file
 from energysim.sweeps.axes import Axis
 from energysim.sweeps.evaluate import METRICS
 from energysim.sweeps.plan import Plan
 from energysim.sweeps.run import Check
 from energysim.sweeps.store import Blocks
-from energysim.yamlio import atomic_file
 
 if TYPE_CHECKING:
     from xarray import Dataset

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from energysim.errors import InputError
+from energysim.files import write_atomically
 from energysim.train.attacks import Attack, Target, robust_batch
 from energysim.train.data import Batch, Split, in_order
 from energysim.train.engine import Score, cores, in_turn, one_blas_thread
@@ -24,7 +25,6 @@ from energysim.train.parameters import Layout
 from energysim.train.record import WEIGHTS_FILE, Record, finished
 from energysim.train.run import held, parted, write_record
 from energysim.train.weights import Weights
-from energysim.yamlio import write_atomically
 
 AT_ONCE = 128
 """Images of a batch. Where restarts begin depends on it, so it is the same for all."""

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from energysim.errors import InputError
+from energysim.files import write_atomically
 from energysim.train.data.npz import DAMAGE
 from energysim.train.engine import State
-from energysim.yamlio import write_atomically
 
 META = "meta"
 WEIGHTS = "weights"

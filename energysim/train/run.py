@@ -15,6 +15,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from energysim.errors import EnergysimError, InputError
+from energysim.files import UNFINISHED, write_atomically
 from energysim.sparsity.maskfile import mask_file
 from energysim.train.attacks import Adversary, Attack
 from energysim.train.checkpoint import Checkpoint, write_arrays
@@ -48,7 +49,6 @@ from energysim.train.record import (
 )
 from energysim.train.rewire import declined
 from energysim.train.weights import Weights
-from energysim.yamlio import UNFINISHED, write_atomically
 
 if TYPE_CHECKING:
     from energysim.train.engine import State

@@ -22,9 +22,9 @@ from pathlib import Path
 import numpy as np
 
 from energysim.errors import InputError
+from energysim.files import UNFINISHED
 from energysim.train.data.dataset import Images
 from energysim.train.data.fit import fit
-from energysim.yamlio import UNFINISHED
 
 FORMAT = 1
 """Number of the way pixels are made and kept: another one finds nothing of the old."""
