@@ -258,7 +258,11 @@ def points_of(rows: Iterable[Mapping[str, Any]]) -> Iterator[Point]:
             tuple(Trained(method, seed, network, top, (), ()) for seed, top in enumerate(tops)),
             {
                 (each["hardware"], int(each["batch"])): Figures(
-                    float(each["energy_mj"]), float(each["time_ms"])
+                    float(each["energy_mj"]),
+                    float(each["time_ms"]),
+                    each["dataflow"],
+                    each["objective"],
+                    str(each["residency"]) == "True",
                 )
                 for each in own
             },

@@ -221,6 +221,21 @@ def test_costs_are_those_of_runs(comparison: Comparison, cache: Cache) -> None:
     assert [each.method.name for each in comparison.failed] == ["narrow"] * 2
 
 
+def test_rows_say_how_networks_were_mapped(trained: list[Trained | Failed], cache: Cache) -> None:
+    machine, network = es.load_hardware("edge_tpu"), load(None, 1.0)
+    asked = {"objective": "latency", "dataflow": "output_stationary", "residency": False}
+    for own in ({}, asked):
+        found = compare_trained(trained[:1], network, [machine], (1,), cache=cache, **own)
+        result = es.simulate(network, machine, cache=cache, **own)  # type: ignore[arg-type]
+        (row,) = found.rows()
+        words = {"objective", "dataflow", "residency"}
+        assert {word: row[word] for word in words} == {
+            word: getattr(result, word) for word in words
+        }
+        assert row["energy_mj"] == pytest.approx(result.total_energy_mj)
+    assert {word: row[word] for word in words} == asked
+
+
 def test_dead_channels_are_left_out_where_asked_for(
     trained: list[Trained | Failed], cache: Cache, tmp_path: Path
 ) -> None:

@@ -12,11 +12,11 @@ from machines import network
 
 from energysim.axes import Dim, Shape
 from energysim.errors import InputError
-from energysim.network import Over
+from energysim.network import Activation, Over
 from energysim.train import ops
 from energysim.train.normal import LARGE, SMALL, normal_density, normal_distribution
 from energysim.train.normal import erfc as own_erfc
-from energysim.train.ops import Activation, Statistics
+from energysim.train.ops import Statistics, blocks
 from energysim.train.scratch import Floats, scratch
 
 MOST_GRADIENT_ERROR = 1e-7
@@ -118,7 +118,7 @@ def test_batch_norm_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     x, gamma, beta = normal(7, 3, 3, 2), normal(7, seed=1), normal(7, seed=2)
     whole = ops.batch_norm(x, gamma, beta)
     back = ops.batch_norm_backward(x, x, whole[0], gamma, whole[1])
-    monkeypatch.setattr(ops, "BLOCK_BYTES", 300)
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 300)
     cut = ops.batch_norm(x, gamma, beta)
     np.testing.assert_allclose(whole[0], cut[0])
     for one, other in zip(back, ops.batch_norm_backward(x, x, cut[0], gamma, cut[1]), strict=True):
@@ -150,10 +150,10 @@ def test_constant_channel_has_no_nan() -> None:
 # -- layer normalisation ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("block", [1, ops.BLOCK_BYTES])
+@pytest.mark.parametrize("block", [1, blocks.BLOCK_BYTES])
 @pytest.mark.parametrize("dims", [(5, 2, 3, 4), (4, 33)])
 def test_layer_norm(dims: tuple[int, ...], block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ops, "BLOCK_BYTES", block)
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", block)
     x, dy = normal(*dims) * 2 + 1, normal(*dims, seed=1)
     gamma, beta = normal(dims[0], seed=2), normal(dims[0], seed=3)
     y = ops.layer_norm(x, gamma, beta)
@@ -312,10 +312,10 @@ def test_pick_needs_channels_that_are_there(channel: int) -> None:
 # -- attention -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("block", [1, ops.BLOCK_BYTES])
+@pytest.mark.parametrize("block", [1, blocks.BLOCK_BYTES])
 @pytest.mark.parametrize("groups", [1, 2, 6])
 def test_channel_softmax(groups: int, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ops, "BLOCK_BYTES", block)
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", block)
     x, dy = normal(6, 4, 3, 2) * 3, normal(6, 4, 3, 2, seed=1)
     y = ops.channel_softmax(x, groups)
     each = 6 // groups

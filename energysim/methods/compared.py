@@ -54,10 +54,13 @@ AXES = {
 
 @dataclass(frozen=True)
 class Figures:
-    """What a network costs, for one image; nothing where it fits no mapping."""
+    """What a network costs, for one image, and how it was mapped."""
 
     energy_mj: float
     time_ms: float
+    dataflow: str
+    objective: str
+    residency: bool
 
 
 @dataclass(frozen=True)
@@ -184,7 +187,7 @@ class Comparison:
         return tuple(map(bool, non_dominated(np.array(pairs))))
 
     def rows(self) -> list[dict[str, Any]]:
-        """A record a method, hardware and batch."""
+        """A record a method, hardware and batch; its ``on_front`` is that of energy."""
         fronts = {
             (hardware, batch): self.front(Panel(AXES["energy"], hardware, batch))
             for hardware in self.hardware
@@ -200,6 +203,9 @@ class Comparison:
                             **self._own(point),
                             "hardware": hardware,
                             "batch": batch,
+                            "dataflow": figures.dataflow,
+                            "objective": figures.objective,
+                            "residency": figures.residency,
                             "energy_mj": figures.energy_mj,
                             "time_ms": figures.time_ms,
                             "training_energy_mj": point.training.get(hardware),
@@ -329,7 +335,8 @@ def _inference(
     return Figures(
         mean(each.total_energy_mj for each in results) / batch,
         mean(each.total_time_ms for each in results) / batch,
-    )
+        results[0].dataflow, results[0].objective, results[0].residency,
+    )  # fmt: skip
 
 
 def _training(
