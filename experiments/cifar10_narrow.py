@@ -21,6 +21,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import mean, stdev
+from typing import Any
 
 for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
@@ -103,7 +104,7 @@ def run(data: Dataset, work: Path, *, backwards: bool) -> None:
         keep(folder, row)
 
 
-def summarise() -> list[dict[str, object]]:
+def summarise() -> list[dict[str, Any]]:
     """Mean and spread over seeds, and what each pattern loses against dense, seed by seed."""
     recipe, _ = load_model(RECIPE, Recipe)
     own = digest(recipe.described())
@@ -148,17 +149,19 @@ COLOURS = ("#000000", "#0072B2", "#56B4E9", "#009E73", "#F0E442", "#D55E00", "#C
 MARKS = ("o", "s", "^", "D")
 
 
-def picture(rows: list[dict[str, object]]) -> None:
+def picture(rows: list[dict[str, Any]]) -> None:
     """Accuracy against multiply-accumulates that are left, and how it grew."""
     import matplotlib as mpl
     import matplotlib.pyplot as plt
     from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
     from energysim import plot
+    from energysim.plot.beside import Label, place_labels
+    from energysim.plot.sheet import settle
 
     with mpl.rc_context(plot.STYLE):
         figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
-        figure.suptitle("CIFAR-10 (JPEG re-encoding), a quarter of the width, few epochs")
+        figure.suptitle("CIFAR-10 (JPEG re-encoding), a quarter of the width, three epochs")
         for number, network in enumerate(dict.fromkeys(row["network"] for row in rows)):
             some = [row for row in rows if row["network"] == network]
             left.errorbar(
@@ -168,12 +171,6 @@ def picture(rows: list[dict[str, object]]) -> None:
                 linestyle="none", marker=MARKS[number], markersize=5, capsize=2, linewidth=1,
                 color=COLOURS[(1, 5, 3, 6)[number]], label=network,
             )  # fmt: skip
-            for row in some:
-                left.annotate(
-                    row["pattern"] if row["pattern"] != "dense" or len(some) > 1 else "",
-                    (int(row["effective_macs"]) / 1e6, float(row["top1_percent"])),
-                    xytext=(6, -8), textcoords="offset points", fontsize=6.5,
-                )  # fmt: skip
         left.set(
             xscale="log",
             xlabel="MACs left by the pattern [M]",
@@ -184,6 +181,16 @@ def picture(rows: list[dict[str, object]]) -> None:
         for axis in (left.xaxis.set_major_formatter, left.xaxis.set_minor_formatter):
             axis(ScalarFormatter())
         left.legend(loc="lower right")
+        settle(figure)
+        points = [(int(row["effective_macs"]) / 1e6, float(row["top1_percent"])) for row in rows]
+        spreads = [float(row["top1_std_percent"] or 0) for row in rows]
+        labels = [
+            Label(row["pattern"], *place, {"fontsize": 6.5}, 3.0)
+            for row, place in zip(rows, points, strict=True)
+            if row["network"].startswith(("vgg16", "resnet18"))
+        ]
+        bars = [(x, y - s, x, y + s) for (x, y), s in zip(points, spreads, strict=True)]
+        place_labels(left, labels, points=points, thin=bars)
         for pattern, epochs in curves("vgg16").items():
             right.plot(
                 list(epochs),
