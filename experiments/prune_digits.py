@@ -22,6 +22,7 @@ for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
 
 from energysim import load_network
+from energysim.files import write_atomically
 from energysim.prune import BY_DATA, Pruned, alike, prune
 from energysim.train.data import digits
 from energysim.train.data.augment import in_order
@@ -29,13 +30,12 @@ from energysim.train.grid import run_all
 from energysim.train.job import Job
 from energysim.train.recipe import Recipe
 from energysim.train.record import to_csv
-from energysim.yamlio import write_atomically
 
 HERE = Path(__file__).parent / "prune_digits"
 RUNS, SUMMARY = HERE / "runs.csv", HERE / "summary.csv"
 
 METHODS = ("synflow", "snip", "grasp", "magnitude")
-DENSITIES = (0.1,)
+DENSITIES = (0.1, 0.05)
 SEEDS = range(5)
 AS_IS, SHUFFLED, REDRAWN = CONTROLS = ("as it is", "shuffled within layers", "weights redrawn")
 OTHER = 1000
