@@ -57,7 +57,9 @@ def masks(method: str, density: float, seed: int, control: str) -> Pruned:
     if control == REDRAWN:
         return pruned(method, density, seed + OTHER)
     found = pruned(method, density, seed)
-    return alike(NETWORK, found.masks, seed=seed + OTHER) if control == SHUFFLED else found
+    if control == SHUFFLED and not found.collapsed:  # what has emptied a layer stays as it is
+        return alike(NETWORK, found.masks, seed=seed + OTHER)
+    return found
 
 
 def run(work: Path) -> Iterator[dict[str, Any]]:
@@ -75,7 +77,7 @@ def run(work: Path) -> Iterator[dict[str, Any]]:
                         "seed": seed,
                         "top1": row["top1"] if row else "",
                         "live_weights": found.live,
-                        "effective_macs": found.network.effective_macs,
+                        "effective_macs": found.network.effective_macs if row else "",
                     }
 
 
