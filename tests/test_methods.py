@@ -6,6 +6,7 @@ import csv
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -223,17 +224,21 @@ def test_costs_are_those_of_runs(comparison: Comparison, cache: Cache) -> None:
 
 def test_rows_say_how_networks_were_mapped(trained: list[Trained | Failed], cache: Cache) -> None:
     machine, network = es.load_hardware("edge_tpu"), load(None, 1.0)
-    asked = {"objective": "latency", "dataflow": "output_stationary", "residency": False}
+    asked: dict[str, Any] = {
+        "objective": "latency",
+        "dataflow": "output_stationary",
+        "residency": False,
+    }
+    own: dict[str, Any]
     for own in ({}, asked):
         found = compare_trained(trained[:1], network, [machine], (1,), cache=cache, **own)
-        result = es.simulate(network, machine, cache=cache, **own)  # type: ignore[arg-type]
+        result = es.simulate(network, machine, cache=cache, **own)
         (row,) = found.rows()
-        words = {"objective", "dataflow", "residency"}
-        assert {word: row[word] for word in words} == {
-            word: getattr(result, word) for word in words
+        assert {word: row[word] for word in asked} == {
+            word: getattr(result, word) for word in asked
         }
         assert row["energy_mj"] == pytest.approx(result.total_energy_mj)
-    assert {word: row[word] for word in words} == asked
+    assert {word: row[word] for word in asked} == asked
 
 
 def test_dead_channels_are_left_out_where_asked_for(
